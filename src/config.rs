@@ -1,0 +1,274 @@
+//! Every bound of the framework, with its default and its reason.
+
+use std::io;
+use std::time::Duration;
+
+/// The settings of a server and its reactors. Start from the default and change fields:
+///
+/// ```
+/// let config = reev::Config {
+///     reactors: 2,
+///     output_max: 64 << 20,
+///     ..reev::Config::default()
+/// };
+/// config.validate()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Number of reactors, each a thread. 0, the default: one for each core the process may
+    /// use, by its affinity mask and its cgroup's CPU quota. At most 1,024.
+    pub reactors: usize,
+    /// Pin each reactor to a core of the process's affinity mask, in turn. Default true.
+    pub pin: bool,
+    /// Bytes of the read buffer that all connections of a reactor share; the most that one
+    /// `on_read` gets of newly arrived data. 4 KiB to 16 MiB, default 64 KiB.
+    pub read_buffer: usize,
+    /// Bytes a handler may leave untaken in `on_read`; more is [`Close::InputLimit`]. At least
+    /// `read_buffer`, default 1 MiB.
+    ///
+    /// [`Close::InputLimit`]: crate::Close::InputLimit
+    pub input_max: usize,
+    /// Output at or below this many bytes calls `on_drain` and reads again, after it was above
+    /// `output_high`. Default 64 KiB.
+    pub output_low: usize,
+    /// Output above this many bytes stops reading from the connection. Default 256 KiB.
+    pub output_high: usize,
+    /// Output above this many bytes closes with [`Close::SlowConsumer`]. Default 16 MiB.
+    ///
+    /// [`Close::SlowConsumer`]: crate::Close::SlowConsumer
+    pub output_max: usize,
+    /// A slice of at least this many bytes is not copied but sent at once, together with what
+    /// was written before it. Default 16 KiB: below, a copy costs less than a system call.
+    pub direct_write_min: usize,
+    /// Events taken from the poller in one turn. 1 to 65,536, default 512: more would delay
+    /// timers and mail, fewer would cost system calls.
+    pub events_per_turn: usize,
+    /// Connections one listener accepts in one turn, so that a burst of connects does not
+    /// starve those that are there. Default 64.
+    pub accepts_per_turn: usize,
+    /// Messages from other threads handled in one turn. Default 1,024.
+    pub mail_per_turn: usize,
+    /// Messages that may wait in a reactor's mailbox; more are refused. Default 65,536.
+    pub mailbox_max: usize,
+    /// Bytes that may wait in a reactor's mailbox; more are refused. Default 64 MiB.
+    pub mailbox_bytes_max: usize,
+    /// How long `close()` waits for the peer to read the rest of the output. Default 30 s.
+    pub close_timeout: Duration,
+    /// After the output was sent and the FIN with it, how long to wait for the peer's FIN, its
+    /// input discarded, so that no reset destroys what it has not read yet. Zero closes at
+    /// once. Default 2 s.
+    pub linger_timeout: Duration,
+    /// Input discarded while lingering, in bytes; a peer that sends more is cut. Default 1 MiB.
+    pub linger_bytes_max: usize,
+    /// A poll never sleeps longer than this, whatever the timers say. Default 60 s.
+    pub poll_timeout_max: Duration,
+    /// How long a listener rests after `accept` failed for want of a resource. Default 50 ms.
+    pub accept_backoff: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            reactors: 0,
+            pin: true,
+            read_buffer: READ_BUFFER,
+            input_max: 1 << 20,
+            output_low: OUTPUT_LOW,
+            output_high: OUTPUT_HIGH,
+            output_max: 16 << 20,
+            direct_write_min: 16 << 10,
+            events_per_turn: 512,
+            accepts_per_turn: 64,
+            mail_per_turn: 1024,
+            mailbox_max: 65_536,
+            mailbox_bytes_max: 64 << 20,
+            close_timeout: Duration::from_secs(30),
+            linger_timeout: Duration::from_secs(2),
+            linger_bytes_max: 1 << 20,
+            poll_timeout_max: Duration::from_secs(60),
+            accept_backoff: Duration::from_millis(50),
+        }
+    }
+}
+
+/// More reactors than this are taken for a mistake.
+pub(crate) const REACTORS_MAX: usize = 1024;
+/// Scratch output is sent when it holds this much, not only at the end of a callback.
+pub(crate) const SCRATCH_MAX: usize = 64 << 10;
+/// Tails up to this size are copied in front of the next read; longer ones are read into.
+pub(crate) const TAIL_COPY_MAX: usize = 4 << 10;
+/// Blocked output is queued in pieces of at least and at most these sizes.
+pub(crate) const CHUNK_MIN: usize = 4 << 10;
+pub(crate) const CHUNK_MAX: usize = 64 << 10;
+/// Slices in one `sendmsg`.
+pub(crate) const IOVECS_MAX: usize = 32;
+/// Times one queue is flushed in a turn; a peer as fast as we are must not starve the others.
+pub(crate) const FLUSHES_PER_TURN: usize = 16;
+
+const READ_BUFFER: usize = 64 << 10;
+const READ_BUFFER_MIN: usize = 4 << 10;
+const READ_BUFFER_MAX: usize = 16 << 20;
+const OUTPUT_LOW: usize = 64 << 10;
+const OUTPUT_HIGH: usize = 256 << 10;
+const EVENTS_MAX: usize = 65_536;
+
+const _: () = assert!(TAIL_COPY_MAX <= READ_BUFFER_MIN);
+const _: () = assert!(CHUNK_MIN <= CHUNK_MAX && CHUNK_MAX <= SCRATCH_MAX);
+const _: () = assert!(OUTPUT_LOW < OUTPUT_HIGH);
+const _: () = assert!(READ_BUFFER_MIN <= READ_BUFFER && READ_BUFFER <= READ_BUFFER_MAX);
+
+impl Config {
+    /// Checks every range and relation.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the fields, their values and the rule.
+    pub fn validate(&self) -> io::Result<()> {
+        let rules: [(bool, String); 9] = [
+            (
+                self.reactors <= REACTORS_MAX,
+                format!("reactors is {}; at most {REACTORS_MAX}", self.reactors),
+            ),
+            (
+                (READ_BUFFER_MIN..=READ_BUFFER_MAX).contains(&self.read_buffer),
+                format!(
+                    "read_buffer is {}; from {READ_BUFFER_MIN} to {READ_BUFFER_MAX}",
+                    self.read_buffer
+                ),
+            ),
+            (
+                self.input_max >= self.read_buffer,
+                format!(
+                    "input_max is {}, less than read_buffer with {}",
+                    self.input_max, self.read_buffer
+                ),
+            ),
+            (
+                self.output_low < self.output_high,
+                format!(
+                    "output_low is {}, not below output_high with {}",
+                    self.output_low, self.output_high
+                ),
+            ),
+            (
+                self.output_high <= self.output_max,
+                format!(
+                    "output_high is {}, above output_max with {}",
+                    self.output_high, self.output_max
+                ),
+            ),
+            (
+                (1..=EVENTS_MAX).contains(&self.events_per_turn),
+                format!("events_per_turn is {}; from 1 to {EVENTS_MAX}", self.events_per_turn),
+            ),
+            (
+                self.accepts_per_turn > 0 && self.mail_per_turn > 0,
+                "accepts_per_turn and mail_per_turn have to be at least 1".to_owned(),
+            ),
+            (
+                self.mailbox_max > 0 && self.mailbox_bytes_max > 0,
+                "mailbox_max and mailbox_bytes_max have to be at least 1".to_owned(),
+            ),
+            (
+                !self.poll_timeout_max.is_zero() && !self.accept_backoff.is_zero(),
+                "poll_timeout_max and accept_backoff have to be above zero".to_owned(),
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, rule)) => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, format!("config: {rule}")))
+            }
+        }
+    }
+}
+
+/// The options of one listener and of the connections it accepts.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Connections the system holds for us until they are accepted; it may cap the number
+    /// (`net.core.somaxconn`). Default 4,096.
+    pub backlog: i32,
+    /// A listening socket for each reactor (SO_REUSEPORT), and the system spreads connections
+    /// over them. Otherwise all reactors share one. TCP only. Default true.
+    pub reuse_port: bool,
+    /// Send small segments at once (TCP_NODELAY). Default true.
+    pub nodelay: bool,
+    /// Probe idle connections after this long (SO_KEEPALIVE, TCP_KEEPIDLE), in whole seconds.
+    /// Default none.
+    pub keepalive: Option<Duration>,
+    /// SO_RCVBUF in bytes; the system doubles and caps it. Default: the system's own.
+    pub recv_buffer: Option<usize>,
+    /// SO_SNDBUF in bytes; the system doubles and caps it. Default: the system's own.
+    pub send_buffer: Option<usize>,
+    /// SO_LINGER. Default none, which is right with the framework's own lingering close.
+    pub linger: Option<Duration>,
+    /// Connections of this listener that may be open at once, over all reactors; at the limit
+    /// new ones wait in the backlog. Default: no limit.
+    pub max_connections: Option<usize>,
+    /// Permissions of a Unix socket's path, such as `0o660`. Default: by the umask.
+    pub unix_mode: Option<u32>,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions {
+            backlog: 4096,
+            reuse_port: true,
+            nodelay: true,
+            keepalive: None,
+            recv_buffer: None,
+            send_buffer: None,
+            linger: None,
+            max_connections: None,
+            unix_mode: None,
+        }
+    }
+}
+
+impl ListenOptions {
+    pub(crate) fn validate(&self) -> io::Result<()> {
+        let broken = if self.backlog < 1 {
+            "backlog is below 1"
+        } else if self.max_connections == Some(0) {
+            "max_connections is 0, so that nobody could ever connect"
+        } else if self.keepalive.is_some_and(|d| d.as_secs() == 0) {
+            "keepalive is below one second"
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("listen options: {broken}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_default_is_valid() {
+        Config::default().validate().unwrap();
+        ListenOptions::default().validate().unwrap();
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        assert!(refused(|c| c.reactors = 5000).contains("reactors is 5000"));
+        assert!(refused(|c| c.read_buffer = 1).contains("read_buffer is 1"));
+        assert!(refused(|c| c.input_max = 10).contains("input_max is 10"));
+        assert!(refused(|c| c.output_low = c.output_high).contains("output_low"));
+        assert!(refused(|c| c.output_high = usize::MAX).contains("output_high"));
+        assert!(refused(|c| c.events_per_turn = 0).contains("events_per_turn"));
+        assert!(refused(|c| c.mail_per_turn = 0).contains("mail_per_turn"));
+        assert!(refused(|c| c.mailbox_max = 0).contains("mailbox_max"));
+        assert!(refused(|c| c.accept_backoff = Duration::ZERO).contains("accept_backoff"));
+    }
+}

@@ -1,0 +1,481 @@
+//! All that a [`Ctx`](crate::Ctx) can touch: connection states, timers, scratch output.
+//!
+//! The core holds no descriptor and reads no clock. It records what handlers ask for; the
+//! reactor settles it after each callback.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::addr::Addr;
+use crate::buf::OutQueue;
+use crate::close::Close;
+use crate::config::{Config, SCRATCH_MAX};
+use crate::conn::{Conn, Flags, Kind, NO_ACCEPTOR};
+use crate::handler::{ConnId, EvHandler};
+use crate::mail::ReactorShared;
+use crate::remote::{Remote, RemoteState};
+use crate::server::Handle;
+use crate::slab::Slab;
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::sys::Backend;
+use crate::timer::{Purpose, TimerId, Timers};
+
+pub(crate) struct Core {
+    pub(crate) conns: Slab<Conn>,
+    pub(crate) timers: Timers,
+    /// Output of the connection whose callback runs, not yet sent.
+    pub(crate) scratch: Vec<u8>,
+    /// Whose callback runs.
+    pub(crate) current: ConnId,
+    /// How full the scratch may become before a write needs a closer look.
+    scratch_limit: usize,
+    /// Connections that were changed and are to be settled.
+    pub(crate) dirty: Vec<ConnId>,
+    /// Connections to end, and why.
+    pub(crate) doomed: Vec<(ConnId, Close)>,
+    /// Connections with a callback due that must not run inside or right after another.
+    pub(crate) deferred: Vec<ConnId>,
+    /// Handlers to put in their slots.
+    pub(crate) incoming: Vec<(ConnId, Box<dyn EvHandler>)>,
+    /// Nanoseconds since `epoch`, read once a turn.
+    pub(crate) now: u64,
+    epoch: Instant,
+    pub(crate) config: Arc<Config>,
+    pub(crate) shared: Arc<ReactorShared>,
+    pub(crate) handle: Handle,
+    locals: HashMap<TypeId, Box<dyn Any>>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        shared: Arc<ReactorShared>,
+        handle: Handle,
+        epoch: Instant,
+    ) -> Core {
+        Core {
+            conns: Slab::new(),
+            timers: Timers::new(),
+            scratch: Vec::new(),
+            current: ConnId::NONE,
+            scratch_limit: 0,
+            dirty: Vec::new(),
+            doomed: Vec::new(),
+            deferred: Vec::new(),
+            incoming: Vec::new(),
+            now: 0,
+            epoch,
+            config,
+            shared,
+            handle,
+            locals: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        self.epoch + Duration::from_nanos(self.now)
+    }
+
+    /// Milliseconds of the turn's time, modulo 2^32: the unit of idle timeouts.
+    pub(crate) fn now_ms(&self) -> u32 {
+        (self.now / 1_000_000) as u32
+    }
+
+    /// A callback of `id` is about to run.
+    #[inline]
+    pub(crate) fn begin(&mut self, id: ConnId) {
+        debug_assert!(self.scratch.is_empty(), "the last callback was not settled");
+        self.current = id;
+        self.limit_scratch();
+    }
+
+    /// Recomputes how far small writes of the current connection may go unexamined: to the
+    /// scratch buffer's bound or the high mark, whichever is nearer.
+    fn limit_scratch(&mut self) {
+        self.scratch_limit = match self.conns.get(self.current.0) {
+            Some(conn) if conn.kind == Kind::Stream && !conn.flags.any(Flags::OUTPUT_SHUT) => {
+                self.config.output_high.saturating_sub(conn.queued()).min(SCRATCH_MAX)
+            }
+            _ => 0,
+        };
+    }
+
+    pub(crate) fn insert(&mut self, conn: Conn) -> ConnId {
+        if conn.kind != Kind::Listener {
+            self.shared.counters.open.add(1);
+        }
+        ConnId(self.conns.insert(conn))
+    }
+
+    /// A handler without a socket joins; `on_open` is called before anything else, when the
+    /// present callback is over.
+    pub(crate) fn add(&mut self, handler: Box<dyn EvHandler>) -> ConnId {
+        let id = self.insert(Conn::new(Kind::Detached, Addr::NONE, NO_ACCEPTOR));
+        self.incoming.push((id, handler));
+        self.defer(id, Flags::default());
+        id
+    }
+
+    pub(crate) fn replace(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
+        if self.conns.get(id.0).is_some_and(|conn| !conn.flags.any(Flags::ENDING)) {
+            self.incoming.push((id, handler));
+            self.touch(id);
+        }
+    }
+
+    /// Marks a connection as changed.
+    pub(crate) fn touch(&mut self, id: ConnId) {
+        if id == self.current {
+            return; // settled after its callback anyway
+        }
+        if let Some(conn) = self.conns.get_mut(id.0)
+            && !conn.flags.any(Flags::DIRTY)
+        {
+            conn.flags.insert(Flags::DIRTY);
+            self.dirty.push(id);
+        }
+    }
+
+    /// Has the reactor call `id` back for `why` later in this turn.
+    pub(crate) fn defer(&mut self, id: ConnId, why: Flags) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.flags.insert(why);
+            if !conn.flags.any(Flags::DEFERRED) {
+                conn.flags.insert(Flags::DEFERRED);
+                self.deferred.push(id);
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn write(&mut self, net: &mut Backend, id: ConnId, data: &[u8]) {
+        if id == self.current
+            && self.scratch.len() + data.len() <= self.scratch_limit
+            && data.len() < self.config.direct_write_min
+        {
+            self.scratch.extend_from_slice(data);
+        } else {
+            self.write_examined(net, id, data);
+        }
+    }
+
+    /// A write that is large, crosses a mark, or is for another connection.
+    fn write_examined(&mut self, net: &mut Backend, id: ConnId, data: &[u8]) {
+        if data.is_empty() || !self.accepts_output(id) {
+            return;
+        }
+        if id != self.current {
+            self.queue_of(id, |queue| queue.push(data));
+        } else if self.send_now(net, data) {
+            // all of it was taken, or the output failed
+        } else if data.len() < self.config.direct_write_min
+            && self.scratch.len() + data.len() <= SCRATCH_MAX
+        {
+            self.scratch.extend_from_slice(data);
+        } else {
+            self.spill_scratch();
+            self.queue_of(id, |queue| queue.push(data));
+        }
+        self.check_marks(id);
+    }
+
+    pub(crate) fn write_owned(&mut self, net: &mut Backend, id: ConnId, data: Bytes) {
+        if data.len() < self.config.direct_write_min && id == self.current {
+            return self.write(net, id, &data);
+        }
+        if data.is_empty() || !self.accepts_output(id) {
+            return;
+        }
+        if id == self.current {
+            if let Some(sent) = self.send_direct(net, &data) {
+                if sent < data.len() {
+                    self.queue_of(id, |queue| queue.push_shared(data.slice(sent..)));
+                }
+                return self.check_marks(id);
+            }
+            self.spill_scratch();
+        }
+        self.queue_of(id, |queue| queue.push_shared(data));
+        self.check_marks(id);
+    }
+
+    fn accepts_output(&self, id: ConnId) -> bool {
+        self.conns
+            .get(id.0)
+            .is_some_and(|conn| conn.kind == Kind::Stream && !conn.flags.any(Flags::OUTPUT_SHUT))
+    }
+
+    fn queue_of(&mut self, id: ConnId, push: impl FnOnce(&mut OutQueue)) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            push(conn.queue());
+        }
+        self.touch(id);
+    }
+
+    /// Sends the scratch and `data` at once if `data` is large, or the scratch is full, and
+    /// nothing waits before them. True if `data` is dealt with.
+    fn send_now(&mut self, net: &mut Backend, data: &[u8]) -> bool {
+        let small = data.len() < self.config.direct_write_min;
+        if small && self.scratch.len() + data.len() <= SCRATCH_MAX {
+            return false;
+        }
+        let Some(sent) = self.send_direct(net, data) else {
+            return false;
+        };
+        if sent < data.len() {
+            self.queue_of(self.current, |queue| queue.push(&data[sent..]));
+        }
+        true
+    }
+
+    /// One system call for the scratch and `data`, without a copy. Gives the bytes of `data`
+    /// that are dealt with, the scratch being empty then; None if output waits already.
+    fn send_direct(&mut self, net: &mut Backend, data: &[u8]) -> Option<usize> {
+        let index = self.current.index();
+        let conn = self.conns.get_mut(self.current.0)?;
+        if conn.out.is_some() {
+            return None;
+        }
+        let scratched = self.scratch.len();
+        let sent =
+            match net.send_vectored(index, &[IoSlice::new(&self.scratch), IoSlice::new(data)]) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => {
+                    conn.fail_output(error);
+                    self.scratch.clear();
+                    return Some(data.len());
+                }
+            };
+        self.shared.counters.bytes_out.add(sent as u64);
+        if sent < scratched {
+            conn.queue().push(&self.scratch[sent..]);
+        }
+        self.scratch.clear();
+        Some(sent.saturating_sub(scratched))
+    }
+
+    /// Moves the scratch behind what waits already.
+    pub(crate) fn spill_scratch(&mut self) {
+        if !self.scratch.is_empty()
+            && let Some(conn) = self.conns.get_mut(self.current.0)
+        {
+            conn.queue().push(&self.scratch);
+        }
+        self.scratch.clear();
+    }
+
+    /// Applies the high mark and the maximum to what `id` owes now.
+    pub(crate) fn check_marks(&mut self, id: ConnId) {
+        let pending = self.pending_output(id);
+        if pending > self.config.output_max {
+            self.doom(id, Close::SlowConsumer);
+        } else if pending > self.config.output_high
+            && let Some(conn) = self.conns.get_mut(id.0)
+        {
+            conn.flags.insert(Flags::ABOVE_HIGH);
+        }
+        if id == self.current {
+            self.limit_scratch();
+        }
+    }
+
+    pub(crate) fn pending_output(&self, id: ConnId) -> usize {
+        let queued = self.conns.get(id.0).map_or(0, Conn::queued);
+        queued + if id == self.current { self.scratch.len() } else { 0 }
+    }
+
+    /// Ends `id` at once, when the present callback is over. The first reason stays.
+    pub(crate) fn doom(&mut self, id: ConnId, why: Close) {
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return;
+        };
+        if !conn.flags.any(Flags::DOOMED | Flags::LINGERING) {
+            conn.flags.insert(Flags::DOOMED);
+            conn.out = None;
+            self.doomed.push((id, why));
+        }
+        if id == self.current {
+            self.scratch.clear();
+            self.scratch_limit = 0;
+        }
+    }
+
+    /// Flush, then close.
+    pub(crate) fn close(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.flags.any(Flags::ENDING) {
+            return;
+        }
+        conn.flags.insert(Flags::CLOSING);
+        conn.take_tail();
+        if id == self.current {
+            self.scratch_limit = 0;
+        }
+        self.touch(id);
+    }
+
+    pub(crate) fn pause_reads(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.flags.insert(Flags::PAUSED);
+            self.touch(id);
+        }
+    }
+
+    pub(crate) fn resume_reads(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.flags.take(Flags::PAUSED) {
+            self.reading_resumed(id);
+        }
+    }
+
+    /// One of the reasons not to read is gone: what was left unread is offered again, even if
+    /// nothing new arrives, and what the poller told meanwhile is asked again.
+    pub(crate) fn reading_resumed(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.flags.any(Flags::PAUSED | Flags::ABOVE_HIGH | Flags::ENDING) {
+            return;
+        }
+        conn.flags.remove(Flags::SAW_FIN | Flags::SAW_HUP);
+        if conn.tail_len() > 0 {
+            self.defer(id, Flags::OFFER_DUE);
+        }
+        self.touch(id);
+    }
+
+    /// Arms a timer `after` from now; `TimerId::NONE` if the connection is ending.
+    pub(crate) fn set_timer(&mut self, id: ConnId, after: Duration, period: Duration) -> TimerId {
+        let deadline = self.now.saturating_add(nanos(after));
+        match self.conns.get_mut(id.0) {
+            Some(conn) if !conn.flags.any(Flags::DOOMED | Flags::LINGERING) => {
+                self.timers.schedule(&mut conn.timers, id, Purpose::User, deadline, nanos(period))
+            }
+            _ => TimerId::NONE,
+        }
+    }
+
+    /// A timer of the framework's own for `id`; at most one for each purpose.
+    pub(crate) fn set_internal(
+        &mut self,
+        id: ConnId,
+        purpose: Purpose,
+        after: Duration,
+        period: u64,
+    ) {
+        let deadline = self.now.saturating_add(nanos(after));
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            match self.timers.find(conn.timers, purpose) {
+                Some(timer) => {
+                    self.timers.reset(timer, deadline);
+                    self.timers.set_period(timer, period);
+                }
+                None => {
+                    self.timers.schedule(&mut conn.timers, id, purpose, deadline, period);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn cancel_internal(&mut self, id: ConnId, purpose: Purpose) {
+        if let Some(conn) = self.conns.get_mut(id.0)
+            && let Some(timer) = self.timers.find(conn.timers, purpose)
+        {
+            self.timers.cancel(&mut conn.timers, timer);
+        }
+    }
+
+    pub(crate) fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        let Some(owner) = self.timers.owner(timer) else {
+            return false;
+        };
+        match self.conns.get_mut(owner.0) {
+            Some(conn) => self.timers.cancel(&mut conn.timers, timer),
+            None => false,
+        }
+    }
+
+    pub(crate) fn reset_timer(&mut self, timer: TimerId, after: Duration) -> bool {
+        let deadline = self.now.saturating_add(nanos(after));
+        self.timers.reset(timer, deadline)
+    }
+
+    pub(crate) fn set_idle(&mut self, id: ConnId, after: Option<Duration>, renewed_by: Flags) {
+        let now_ms = self.now_ms();
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.flags.any(Flags::DOOMED | Flags::LINGERING) {
+            return;
+        }
+        conn.flags.remove(Flags::IDLE_READS | Flags::IDLE_WRITES);
+        conn.flags.insert(renewed_by);
+        conn.last_active = now_ms;
+        match after {
+            None => self.cancel_internal(id, Purpose::Idle),
+            Some(after) => {
+                // Activity is kept in whole milliseconds modulo 2^32, so a longer timeout could
+                // not be told from a short one.
+                let after = after.clamp(Duration::from_millis(1), IDLE_MAX);
+                self.set_internal(id, Purpose::Idle, after, nanos(after));
+            }
+        }
+    }
+
+    pub(crate) fn remote(&mut self, id: ConnId) -> Remote {
+        let shared = self.shared.clone();
+        let fresh = |open| {
+            Arc::new(RemoteState {
+                id,
+                shared,
+                open: AtomicBool::new(open),
+                mailed: AtomicUsize::new(0),
+                queued: AtomicUsize::new(0),
+            })
+        };
+        let state = match self.conns.get_mut(id.0) {
+            Some(conn) if !conn.flags.any(Flags::DOOMED | Flags::LINGERING) => {
+                conn.extra_mut().remote.get_or_insert_with(|| fresh(true)).clone()
+            }
+            _ => fresh(false),
+        };
+        Remote { state }
+    }
+
+    /// Tells other threads how much `id` owes.
+    pub(crate) fn publish_output(&self, conn: &Conn) {
+        if let Some(remote) = conn.extra().and_then(|extra| extra.remote.as_ref()) {
+            remote.queued.store(conn.queued(), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn local<T: Default + 'static>(&mut self) -> &mut T {
+        self.locals
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Box::new(T::default()))
+            .downcast_mut()
+            .expect("the map is keyed by type")
+    }
+
+    pub(crate) fn set_local<T: 'static>(&mut self, value: T) {
+        self.locals.insert(TypeId::of::<T>(), Box::new(value));
+    }
+}
+
+/// The longest idle timeout: half of what 32 bits of milliseconds can tell.
+pub(crate) const IDLE_MAX: Duration = Duration::from_millis(u32::MAX as u64 / 2);
+
+/// Nanoseconds, capped at 584 years.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,247 @@
+//! What a handler may do in a callback.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::addr::Addr;
+use crate::conn::Flags;
+use crate::core::Core;
+use crate::handler::{ConnId, EvHandler};
+use crate::remote::Remote;
+use crate::server::Handle;
+use crate::sys::Backend;
+use crate::timer::TimerId;
+
+/// Which traffic renews an idle timeout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Traffic {
+    /// Bytes read and bytes sent.
+    Both,
+    /// Bytes read only: cuts a client that takes everything and says nothing.
+    Reads,
+    /// Bytes sent only: cuts a client that reads nothing.
+    Writes,
+}
+
+/// A connection and its reactor, as a callback sees them.
+///
+/// Nothing here fails or blocks: what is asked for is recorded, and settled when the callback
+/// has returned. Sixteen small writes leave as one `send`.
+pub struct Ctx<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) net: &'a mut Backend,
+    pub(crate) id: ConnId,
+}
+
+impl Ctx<'_> {
+    /// The connection's name: `Copy`, never reused, good for [`Ctx::conn`].
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The time of this turn of the loop: monotonic, and the same in all callbacks of a turn.
+    pub fn now(&self) -> Instant {
+        self.core.instant()
+    }
+
+    /// The address of the other end; [`Addr::NONE`] of a handler without a socket.
+    pub fn peer(&self) -> Addr {
+        self.core.conns.get(self.id.0).map_or(Addr::NONE, |conn| conn.peer.clone())
+    }
+
+    /// The address of this end. Asks the system.
+    ///
+    /// # Errors
+    /// What `getsockname` says; `NotConnected` of a handler without a socket.
+    pub fn local_addr(&self) -> io::Result<Addr> {
+        self.net.local_addr(self.id.index())
+    }
+
+    /// The index of this reactor, from 0.
+    pub fn reactor_index(&self) -> usize {
+        self.core.shared.index
+    }
+
+    /// The server, for any thread.
+    pub fn handle(&self) -> Handle {
+        self.core.handle.clone()
+    }
+
+    /// Writes `data` behind what was written before.
+    ///
+    /// Small writes are gathered and sent when the callback returns; one of at least
+    /// `Config::direct_write_min` bytes is sent at once, without a copy. What the system does
+    /// not take is queued. After `close`, and on a connection that has failed, writes do
+    /// nothing; the failure itself is told in `on_close`.
+    ///
+    /// Above `Config::output_high` pending bytes the connection stops reading until `on_drain`;
+    /// above `Config::output_max` it ends with `Close::SlowConsumer`.
+    #[inline]
+    pub fn write(&mut self, data: &[u8]) {
+        self.core.write(self.net, self.id, data);
+    }
+
+    /// Like [`Ctx::write`], but a large buffer is queued by reference where the system does not
+    /// take it: a message for thousands of connections exists once.
+    pub fn write_owned(&mut self, data: impl Into<Bytes>) {
+        self.core.write_owned(self.net, self.id, data.into());
+    }
+
+    /// The output as [`io::Write`] and [`fmt::Write`], for `write!` and serializers. Never
+    /// fails.
+    pub fn out(&mut self) -> Out<'_> {
+        Out { core: self.core, net: self.net, id: self.id }
+    }
+
+    /// Bytes written and not yet taken by the system.
+    pub fn pending_output(&self) -> usize {
+        self.core.pending_output(self.id)
+    }
+
+    /// Bytes kept because the handler did not take them. 0 in `on_read`, whose argument they
+    /// are.
+    pub fn unread(&self) -> usize {
+        self.core.conns.get(self.id.0).map_or(0, |conn| conn.tail_len())
+    }
+
+    /// Closes when all that was written is flushed; nothing more is read or written, and
+    /// `on_close` follows. A peer that does not read the rest within `Config::close_timeout` is
+    /// cut. Harmless when repeated.
+    pub fn close(&mut self) {
+        self.core.close(self.id);
+    }
+
+    /// Drops what is pending and resets the connection; `on_close` follows when the present
+    /// callback has returned.
+    pub fn abort(&mut self) {
+        self.core.doom(self.id, crate::Close::Aborted);
+    }
+
+    /// Reads no more until [`Ctx::resume_reads`]; the peer is stopped by its send window. Its
+    /// FIN is still noticed when nothing unread is before it, a reset in any case.
+    pub fn pause_reads(&mut self) {
+        self.core.pause_reads(self.id);
+    }
+
+    /// Reads again. What `on_read` left untaken is offered again, even if nothing new arrives.
+    pub fn resume_reads(&mut self) {
+        self.core.resume_reads(self.id);
+    }
+
+    /// Calls `on_timeout` once, not before `after` has passed, and in a later turn even if
+    /// `after` is zero. Timers end with their connection. On a connection that is ending this
+    /// gives [`TimerId::NONE`].
+    pub fn set_timer(&mut self, after: Duration) -> TimerId {
+        self.core.set_timer(self.id, after, Duration::ZERO)
+    }
+
+    /// Calls `on_timeout` every `period` (at least 1 µs), without drift; periods missed in a
+    /// stall are skipped, not made up for.
+    pub fn set_periodic(&mut self, period: Duration) -> TimerId {
+        let period = period.max(Duration::from_micros(1));
+        self.core.set_timer(self.id, period, period)
+    }
+
+    /// Cancels a timer of any connection of this reactor; false if it has fired or is gone.
+    /// A periodic timer can be cancelled in its own callback.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        self.core.cancel_timer(timer)
+    }
+
+    /// Moves a pending timer to `after` from now; false if it has fired or is gone.
+    pub fn reset_timer(&mut self, timer: TimerId, after: Duration) -> bool {
+        self.core.reset_timer(timer, after)
+    }
+
+    /// Ends the connection with `Close::IdleTimeout` when nothing was read or sent for `after`:
+    /// at least 1 ms, at most 24 days; `None` switches it off. Traffic costs one store, not a
+    /// timer.
+    pub fn idle_timeout(&mut self, after: impl Into<Option<Duration>>) {
+        self.idle_timeout_by(after, Traffic::Both);
+    }
+
+    /// [`Ctx::idle_timeout`], renewed by one direction alone.
+    pub fn idle_timeout_by(&mut self, after: impl Into<Option<Duration>>, renewed_by: Traffic) {
+        let flags = match renewed_by {
+            Traffic::Both => Flags::default(),
+            Traffic::Reads => Flags::IDLE_READS,
+            Traffic::Writes => Flags::IDLE_WRITES,
+        };
+        self.core.set_idle(self.id, after.into(), flags);
+    }
+
+    /// Puts another handler in this one's place when the callback has returned: a protocol
+    /// upgrade. The old one gets `on_close` with [`Close::Replaced`](crate::Close::Replaced),
+    /// the new one `on_open` and then the bytes left untaken.
+    pub fn replace(&mut self, handler: impl EvHandler) {
+        self.core.replace(self.id, Box::new(handler));
+    }
+
+    /// Adds a handler without a socket, for timers and messages from other threads. It gets
+    /// `on_open` soon after this callback, and lives until it calls `close`.
+    pub fn add(&mut self, handler: impl EvHandler) -> ConnId {
+        self.core.add(Box::new(handler))
+    }
+
+    /// Another connection of this reactor, or this one; `None` if it is gone or ending. What is
+    /// written there is sent when this callback has returned, and no callback of it runs
+    /// before.
+    pub fn conn(&mut self, id: ConnId) -> Option<Ctx<'_>> {
+        let conn = self.core.conns.get(id.0)?;
+        if conn.flags.any(Flags::ENDING) {
+            return None;
+        }
+        Some(Ctx { core: self.core, net: self.net, id })
+    }
+
+    /// This connection, for other threads.
+    pub fn remote(&mut self) -> Remote {
+        self.core.remote(self.id)
+    }
+
+    /// This reactor's one `T`, made by `T::default()` when it is first asked for: state that
+    /// all connections of a thread share without a lock.
+    pub fn local<T: Default + 'static>(&mut self) -> &mut T {
+        self.core.local()
+    }
+}
+
+impl fmt::Debug for Ctx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ctx")
+            .field("id", &self.id)
+            .field("reactor", &self.reactor_index())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection's output as a writer; see [`Ctx::out`].
+pub struct Out<'a> {
+    core: &'a mut Core,
+    net: &'a mut Backend,
+    id: ConnId,
+}
+
+impl io::Write for Out<'_> {
+    #[inline]
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.core.write(self.net, self.id, data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Write for Out<'_> {
+    #[inline]
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.core.write(self.net, self.id, text.as_bytes());
+        Ok(())
+    }
+}

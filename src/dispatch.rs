@@ -1,0 +1,419 @@
+//! Calling a handler, and settling afterwards what it asked for.
+//!
+//! The three parts of a reactor are borrowed side by side here: the backend, the handlers and
+//! the core. A callback sees the core and the backend through [`Ctx`]; no handler can reach
+//! another's memory, so nothing is ever called inside a callback.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::close::Close;
+use crate::config::FLUSHES_PER_TURN;
+use crate::conn::{Flags, Kind, NO_ACCEPTOR};
+use crate::core::Core;
+use crate::ctx::Ctx;
+use crate::handler::{ConnId, EvHandler};
+use crate::slab;
+use crate::sys::{Backend, Interest};
+use crate::timer::Purpose;
+
+pub(crate) struct Dispatcher {
+    pub(crate) backend: Backend,
+    /// By slot; `None` where there is no handler, as of a listener.
+    handlers: Vec<Option<Box<dyn EvHandler>>>,
+    pub(crate) core: Core,
+    /// Acceptors one of whose connections has ended, for their limits.
+    pub(crate) released: Vec<u16>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(backend: Backend, core: Core) -> Dispatcher {
+        Dispatcher { backend, handlers: Vec::new(), core, released: Vec::new() }
+    }
+
+    pub(crate) fn put_handler(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
+        while self.handlers.len() <= id.index() {
+            slab::reserve_one(&mut self.handlers);
+            self.handlers.push(None);
+        }
+        let old = self.handlers[id.index()].replace(handler);
+        drop_isolated(old);
+    }
+
+    /// Runs one callback of `id`. An error or a panic dooms the connection and gives `None`.
+    #[inline]
+    pub(crate) fn call<R>(
+        &mut self,
+        id: ConnId,
+        callback: impl FnOnce(&mut dyn EvHandler, &mut Ctx<'_>) -> io::Result<R>,
+    ) -> Option<R> {
+        let handler = self.handlers.get_mut(id.index())?.as_deref_mut()?;
+        self.core.begin(id);
+        let mut cx = Ctx { core: &mut self.core, net: &mut self.backend, id };
+        match catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx))) {
+            Ok(Ok(value)) => Some(value),
+            Ok(Err(error)) => {
+                self.core.doom(id, Close::Error(error));
+                None
+            }
+            Err(payload) => {
+                let name = handler.name();
+                self.panicked(id, name, payload);
+                None
+            }
+        }
+    }
+
+    #[cold]
+    fn panicked(&mut self, id: ConnId, name: &str, payload: Box<dyn Any + Send>) {
+        let message = panic_message(payload);
+        log::error!("{name} panicked on {id:?}: {message}");
+        self.core.doom(id, Close::Panic(message));
+    }
+
+    /// The first callback of a connection that has its slot, socket and handler.
+    pub(crate) fn open(&mut self, id: ConnId) {
+        self.open_unsettled(id);
+        self.settle();
+    }
+
+    fn open_unsettled(&mut self, id: ConnId) {
+        let now_ms = self.core.now_ms();
+        if let Some(conn) = self.core.conns.get_mut(id.0) {
+            conn.flags.insert(Flags::OPENED);
+            conn.last_active = now_ms;
+        }
+        self.call(id, |handler, cx| handler.on_open(cx));
+    }
+
+    /// Brings the world in line with what the last callback did: output is sent, interest is
+    /// updated, and what is to end ends. Runs after each callback, never inside one.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        self.settle_current();
+        if !self.core.dirty.is_empty()
+            || !self.core.doomed.is_empty()
+            || !self.core.incoming.is_empty()
+        {
+            self.settle_others();
+        }
+    }
+
+    #[cold]
+    fn settle_others(&mut self) {
+        loop {
+            for (id, handler) in std::mem::take(&mut self.core.incoming) {
+                self.install(id, handler);
+            }
+            if let Some(id) = self.core.dirty.pop() {
+                self.settle_conn(id);
+            } else if let Some((id, why)) = self.core.doomed.pop() {
+                self.finish(id, why);
+            } else if self.core.incoming.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// A handler asked for by a callback: of a new slot, or in the place of another, which is
+    /// told.
+    fn install(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
+        let Some(conn) = self.core.conns.get(id.0) else {
+            return drop_isolated(Some(handler));
+        };
+        if !conn.flags.any(Flags::OPENED) {
+            return self.put_handler(id, handler);
+        }
+        self.call(id, |old, cx| {
+            old.on_close(cx, &Close::Replaced);
+            Ok(())
+        });
+        self.settle_current();
+        self.put_handler(id, handler);
+        if self.core.conns.get(id.0).is_some_and(|conn| !conn.flags.any(Flags::ENDING)) {
+            self.open_unsettled(id);
+            self.settle_current();
+        }
+        if self.core.conns.get(id.0).is_some_and(|conn| conn.tail_len() > 0) {
+            self.core.defer(id, Flags::OFFER_DUE);
+        }
+    }
+
+    #[inline]
+    fn settle_current(&mut self) {
+        let current = self.core.current;
+        self.settle_conn(current);
+        self.core.current = ConnId::NONE;
+    }
+
+    /// Sends what `id` owes and computes what follows from its state.
+    #[inline]
+    fn settle_conn(&mut self, id: ConnId) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            self.core.scratch.clear();
+            return;
+        };
+        conn.flags.remove(Flags::DIRTY);
+        if id == self.core.current && !self.core.scratch.is_empty() {
+            self.send_scratch(id);
+        } else if conn.out.is_some() {
+            self.flush(id);
+        }
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.flags == Flags::OPENED && conn.out.is_none() && conn.interest == Interest::READ {
+            return; // the ordinary case
+        }
+        self.settle_state(id);
+    }
+
+    /// One `send` for all that the callback wrote.
+    #[inline]
+    fn send_scratch(&mut self, id: ConnId) {
+        let core = &mut self.core;
+        let Some(conn) = core.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.out.is_some() {
+            core.spill_scratch();
+            return self.flush(id);
+        }
+        match self.backend.send(id.index(), &core.scratch) {
+            Ok(sent) => {
+                core.shared.counters.bytes_out.add(sent as u64);
+                if !conn.flags.any(Flags::IDLE_READS) {
+                    conn.last_active = (core.now / 1_000_000) as u32;
+                }
+                if sent < core.scratch.len() {
+                    conn.queue().push(&core.scratch[sent..]);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.queue().push(&core.scratch);
+            }
+            Err(error) => conn.fail_output(error),
+        }
+        core.scratch.clear();
+    }
+
+    /// Sends queued output until the kernel takes no more, all is gone, or it has had its share
+    /// of the turn.
+    fn flush(&mut self, id: ConnId) {
+        for _ in 0..FLUSHES_PER_TURN {
+            let now_ms = self.core.now_ms();
+            let Some(conn) = self.core.conns.get_mut(id.0) else {
+                return;
+            };
+            let Some(out) = conn.out.as_deref_mut() else {
+                return;
+            };
+            let slices = out.slices();
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            match self.backend.send_vectored(id.index(), &slices) {
+                Ok(sent) => {
+                    drop(slices);
+                    out.advance(sent);
+                    self.core.shared.counters.bytes_out.add(sent as u64);
+                    if sent > 0 && !conn.flags.any(Flags::IDLE_READS) {
+                        conn.last_active = now_ms;
+                    }
+                    if out.is_empty() {
+                        conn.out = None;
+                        return;
+                    }
+                    if sent < offered {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    drop(slices);
+                    return conn.fail_output(error);
+                }
+            }
+        }
+    }
+
+    /// All that is not the ordinary case: marks, closing, failed output, changed interest.
+    fn settle_state(&mut self, id: ConnId) {
+        self.settle_marks(id);
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        let flags = conn.flags;
+        if flags.any(Flags::DOOMED) {
+            return; // its turn to end comes when all else is settled
+        }
+        if flags.any(Flags::OUT_FAILED)
+            && flags.any(Flags::CLOSING | Flags::PAUSED | Flags::PEER_EOF)
+        {
+            let error = conn.take_send_error().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
+            return self.core.doom(id, Close::Io(error));
+        }
+        if flags.any(Flags::CLOSING) && !flags.any(Flags::LINGERING) {
+            if conn.out.is_none() {
+                return self.finish_closing(id);
+            }
+            let timeout = self.core.config.close_timeout;
+            if self.core.timers.find(conn.timers, Purpose::Flush).is_none() {
+                self.core.set_internal(id, Purpose::Flush, timeout, 0);
+            }
+        }
+        self.update_interest(id);
+    }
+
+    fn settle_marks(&mut self, id: ConnId) {
+        self.core.check_marks(id);
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        let failed = conn.flags.any(Flags::OUT_FAILED);
+        let above = conn.flags.any(Flags::ABOVE_HIGH);
+        if above && (failed || conn.queued() <= self.core.config.output_low) {
+            conn.flags.remove(Flags::ABOVE_HIGH);
+            if !failed && !conn.flags.any(Flags::ENDING) {
+                self.core.defer(id, Flags::DRAIN_DUE);
+            }
+            self.core.reading_resumed(id);
+        }
+        if let Some(conn) = self.core.conns.get(id.0) {
+            self.core.publish_output(conn);
+        }
+    }
+
+    /// Tells the poller what the state wants, if that has changed.
+    pub(crate) fn update_interest(&mut self, id: ConnId) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.kind != Kind::Stream {
+            return;
+        }
+        let (old, new) = (conn.interest, conn.wanted_interest());
+        if old != new {
+            conn.interest = new;
+            if let Err(error) = self.backend.set_interest(id, old, new) {
+                conn.interest = old;
+                self.core.doom(id, Close::Io(error));
+            }
+        }
+    }
+
+    /// The output of a closing connection is flushed: send the FIN, and linger if the peer may
+    /// still be sending, so that no reset destroys what it has not read.
+    fn finish_closing(&mut self, id: ConnId) {
+        let linger = self.core.config.linger_timeout;
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        let peer_done = conn.flags.any(Flags::PEER_EOF);
+        let why = if peer_done { Close::Peer } else { Close::Local };
+        if conn.kind != Kind::Stream || peer_done || linger.is_zero() {
+            return self.core.doom(id, why);
+        }
+        self.backend.shutdown_write(id.index());
+        self.end_handler(id, &why);
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        conn.flags.insert(Flags::LINGERING);
+        self.core.set_internal(id, Purpose::Linger, linger, 0);
+        self.update_interest(id);
+    }
+
+    /// Ends `id`: last callback, then socket and slot.
+    fn finish(&mut self, id: ConnId, why: Close) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        let why = match (why, conn.take_send_error()) {
+            (Close::Local | Close::Peer, Some(error)) => Close::Io(error),
+            (why, _) => why,
+        };
+        self.end_handler(id, &why);
+        self.release(id, why.resets());
+    }
+
+    /// `on_close`, the end of the timers and of the handler.
+    fn end_handler(&mut self, id: ConnId, why: &Close) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        let opened = conn.flags.take(Flags::OPENED);
+        conn.flags.insert(Flags::DOOMED);
+        self.core.timers.cancel_all(&mut conn.timers);
+        conn.out = None;
+        conn.take_tail();
+        if let Some(remote) = conn.extra_mut().remote.take() {
+            remote.open.store(false, crate::sync::Ordering::Release);
+        }
+        conn.put_tail(crate::buf::Tail::default());
+        if opened {
+            self.core.shared.counters.closed[why.index()].add(1);
+            self.call(id, |handler, cx| {
+                handler.on_close(cx, why);
+                Ok(())
+            });
+            self.core.current = ConnId::NONE;
+        }
+        if let Some(handler) = self.handlers.get_mut(id.index()) {
+            drop_isolated(handler.take());
+        }
+        if let Some(conn) = self.core.conns.get_mut(id.0) {
+            conn.flags.remove(Flags::DOOMED);
+        }
+    }
+
+    /// Gives socket and slot back; from here on the id finds nothing.
+    pub(crate) fn release(&mut self, id: ConnId, reset: bool) {
+        let Some(mut conn) = self.core.conns.remove(id.0) else {
+            return;
+        };
+        self.core.timers.cancel_all(&mut conn.timers);
+        if reset {
+            self.backend.reset(id, conn.interest);
+        } else {
+            self.backend.close(id, conn.interest);
+        }
+        if conn.kind != Kind::Listener {
+            self.core.shared.counters.open.subtract(1);
+        }
+        if conn.kind == Kind::Stream && conn.acceptor != NO_ACCEPTOR {
+            self.released.push(conn.acceptor);
+        }
+    }
+
+    /// Ends everything, as the reactor stops.
+    pub(crate) fn stop_all(&mut self) {
+        for index in 0..self.core.conns.slots() {
+            let Some(key) = self.core.conns.key_at(index) else {
+                continue;
+            };
+            let id = ConnId(key);
+            match self.core.conns.get(key).map(|conn| (conn.kind, conn.flags)) {
+                Some((Kind::Listener, _)) => self.release(id, false),
+                Some((_, flags)) if flags.any(Flags::LINGERING) => self.release(id, false),
+                _ => self.core.doom(id, Close::Stopped),
+            }
+        }
+        self.settle();
+    }
+}
+
+/// Drops a handler whose destructor may panic.
+fn drop_isolated(handler: Option<Box<dyn EvHandler>>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
+        log::error!("a handler's destructor panicked: {}", panic_message(payload));
+    }
+}
+
+fn panic_message(payload: Box<dyn Any + Send>) -> String {
+    match payload.downcast::<String>() {
+        Ok(message) => *message,
+        Err(payload) => {
+            payload.downcast_ref::<&str>().map_or("(no message)", |text| text).to_owned()
+        }
+    }
+}

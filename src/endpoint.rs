@@ -1,0 +1,206 @@
+//! Where to listen or to connect, as text: `tcp://host:port`, `unix:///path` and their kin.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// Which IP versions a TCP or UDP endpoint is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IpVersion {
+    /// As the host says; an IPv6 wildcard (`[::]`) takes IPv4 too.
+    Any,
+    /// IPv4 only (`tcp4://`).
+    V4,
+    /// IPv6 only (`tcp6://`).
+    V6,
+}
+
+/// A parsed address string.
+///
+/// | text | meaning |
+/// |---|---|
+/// | `tcp://127.0.0.1:80`, `127.0.0.1:80`, `localhost:80` | TCP |
+/// | `tcp://:80`, `tcp://[::]:80` | TCP on every interface, IPv6 and IPv4 |
+/// | `tcp4://:80`, `tcp6://:80` | TCP on every interface, that version alone |
+/// | `unix:///run/app.sock`, `unix://app.sock` | Unix stream socket at a path |
+/// | `unix://@name` | Unix stream socket with an abstract name (Linux) |
+///
+/// Port 0 lets the system choose.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// A TCP host and port; an empty host is the wildcard.
+    Tcp {
+        /// Name or address; empty for every interface.
+        host: String,
+        /// 0 to 65535; 0 lets the system choose.
+        port: u16,
+        /// Which IP versions.
+        version: IpVersion,
+    },
+    /// A Unix stream socket in the file system.
+    Unix(PathBuf),
+    /// A Unix stream socket with an abstract name, without the leading NUL (Linux only).
+    UnixAbstract(Vec<u8>),
+}
+
+impl Endpoint {
+    /// Parses an address string.
+    ///
+    /// # Errors
+    /// `InvalidInput`, with the text and what is wrong with it.
+    pub fn parse(text: &str) -> io::Result<Endpoint> {
+        let fail = |why: &str| {
+            let message = format!("address {text:?}: {why}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        };
+        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
+        let version = match scheme {
+            "tcp" => IpVersion::Any,
+            "tcp4" => IpVersion::V4,
+            "tcp6" => IpVersion::V6,
+            "unix" => {
+                return match rest.strip_prefix('@') {
+                    _ if rest.contains('\0') => fail("a NUL in the name"),
+                    Some("") => fail("an empty abstract name"),
+                    Some(name) => Ok(Endpoint::UnixAbstract(name.as_bytes().to_vec())),
+                    None if rest.is_empty() => fail("an empty path"),
+                    None => Ok(Endpoint::Unix(PathBuf::from(rest))),
+                };
+            }
+            _ => return fail("the scheme is none of tcp, tcp4, tcp6, unix"),
+        };
+        let Some((host, port)) = rest.rsplit_once(':') else {
+            return fail("no port; write host:port, or :port for every interface");
+        };
+        let Ok(port) = port.parse::<u16>() else {
+            return fail("the port is not a number from 0 to 65535");
+        };
+        let host = match host.strip_prefix('[') {
+            Some(inner) => match inner.strip_suffix(']') {
+                Some(inner) => inner,
+                None => return fail("a [ without its ]"),
+            },
+            None if host.contains(':') => return fail("an IPv6 address needs brackets: [::1]:80"),
+            None => host,
+        };
+        let host = host.to_owned();
+        Ok(Endpoint::Tcp { host, port, version })
+    }
+
+    /// The IP addresses the host stands for, those of the wrong version left out. Asks the
+    /// system's resolver, and so may block, where the host is a name.
+    ///
+    /// # Errors
+    /// What the resolver says; `NotFound` if nothing of the right version is left, which is so
+    /// for a Unix endpoint.
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let found: Vec<SocketAddr> = match self {
+            Endpoint::Tcp { host, port, version } if host.is_empty() => match version {
+                IpVersion::V4 => vec![(Ipv4Addr::UNSPECIFIED, *port).into()],
+                _ => vec![(Ipv6Addr::UNSPECIFIED, *port).into()],
+            },
+            Endpoint::Tcp { host, port, version } => (host.as_str(), *port)
+                .to_socket_addrs()
+                .map_err(|e| io::Error::new(e.kind(), format!("cannot resolve {self}: {e}")))?
+                .filter(|addr| match version {
+                    IpVersion::Any => true,
+                    IpVersion::V4 => addr.is_ipv4(),
+                    IpVersion::V6 => addr.is_ipv6(),
+                })
+                .collect(),
+            Endpoint::Unix(_) | Endpoint::UnixAbstract(_) => Vec::new(),
+        };
+        if found.is_empty() {
+            let message = format!("{self} has no IP address of the version asked for");
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        }
+        Ok(found)
+    }
+}
+
+impl std::str::FromStr for Endpoint {
+    type Err = io::Error;
+
+    fn from_str(text: &str) -> io::Result<Endpoint> {
+        Endpoint::parse(text)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp { host, port, version } => {
+                let scheme = match version {
+                    IpVersion::Any => "tcp",
+                    IpVersion::V4 => "tcp4",
+                    IpVersion::V6 => "tcp6",
+                };
+                if host.contains(':') {
+                    write!(f, "{scheme}://[{host}]:{port}")
+                } else {
+                    write!(f, "{scheme}://{host}:{port}")
+                }
+            }
+            Endpoint::Unix(path) => write!(f, "unix://{}", path.display()),
+            Endpoint::UnixAbstract(name) => write!(f, "unix://@{}", name.escape_ascii()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_parses_and_prints_back() {
+        for text in [
+            "tcp://127.0.0.1:80",
+            "tcp://[::1]:80",
+            "tcp://[fe80::1%1]:80",
+            "tcp4://:0",
+            "tcp6://:65535",
+            "tcp://localhost:1",
+            "unix:///run/x.sock",
+            "unix://@name",
+        ] {
+            assert_eq!(Endpoint::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Endpoint::parse(":80").unwrap().to_string(), "tcp://:80");
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_the_text_in_the_message() {
+        for text in [
+            "",
+            "80",
+            "tcp://",
+            "tcp://host",
+            "tcp://host:",
+            "tcp://host:65536",
+            "tcp://host:-1",
+            "ftp://host:1",
+            "::1:80",
+            "[::1:80",
+            "unix://",
+            "unix://@",
+            "unix://a\0b",
+            "tcp://h:+1x",
+        ] {
+            let error = Endpoint::parse(text).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{text}");
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn versions_filter_what_a_host_stands_for() {
+        let of = |text: &str| Endpoint::parse(text).unwrap().resolve();
+        assert!(of("tcp://:80").unwrap()[0].is_ipv6());
+        assert!(of("tcp4://:80").unwrap()[0].is_ipv4());
+        assert_eq!(of("tcp6://127.0.0.1:80").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(of("unix://x").is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! The trait that users implement, and the name of a connection.
+
+use std::fmt;
+use std::io;
+
+use crate::close::Close;
+use crate::ctx::Ctx;
+use crate::slab::Key;
+use crate::timer::TimerId;
+
+/// Names a connection (or any other handler) of one reactor.
+///
+/// It is never reused: when the connection is gone, its id finds nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub(crate) Key);
+
+impl ConnId {
+    /// The id that no connection has.
+    pub const NONE: ConnId = ConnId(Key::NONE);
+
+    /// The id as a number, unique within its reactor for the reactor's life; never 0.
+    pub fn as_u64(self) -> u64 {
+        self.0.bits()
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self.0.index() as usize
+    }
+}
+
+impl fmt::Debug for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnId({}v{})", self.0.index(), self.0.generation())
+    }
+}
+
+/// What happens on a connection, as callbacks. Every method has a default but [`on_read`].
+///
+/// A handler lives on one reactor's thread from its creation to its end, so it needs neither
+/// `Send` nor locks, and no two of a reactor's callbacks run at once or inside each other. What
+/// a handler does through [`Ctx`] is settled after the callback returns.
+///
+/// Returning an error from a callback resets the connection; `on_close` then gets the error as
+/// [`Close::Error`]. A panic does the same with [`Close::Panic`].
+///
+/// [`on_read`]: EvHandler::on_read
+pub trait EvHandler: 'static {
+    /// The connection is there: called once, before anything else.
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Bytes have arrived. Returns how many of them were taken.
+    ///
+    /// What is not taken is kept (at most `Config::input_max` bytes, then
+    /// [`Close::InputLimit`]) and offered again, first and in order, together with what arrives
+    /// next. So a handler that needs a whole message returns 0, or the length of the whole
+    /// messages it found, and keeps no buffer of its own. If it also pauses reading, the rest
+    /// is offered when it resumes.
+    ///
+    /// `data` is never empty, is borrowed for the call, and may be changed in place.
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize>;
+
+    /// The peer sent its FIN: nothing more will arrive, but it may still read (half-close).
+    /// Bytes left untaken are dropped after this call; [`Ctx::unread`] tells how many. The
+    /// default flushes what is written and closes.
+    fn on_eof(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.close();
+        Ok(())
+    }
+
+    /// Output was above `Config::output_high` and is at or below `Config::output_low` again:
+    /// once for each such crossing. Time to write more.
+    fn on_drain(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// A timer of this connection is due; see [`Ctx::set_timer`].
+    fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> io::Result<()> {
+        let _ = (cx, timer);
+        Ok(())
+    }
+
+    /// A [`Remote`](crate::Remote) sent `value` from this or another thread.
+    fn on_notify(&mut self, cx: &mut Ctx<'_>, value: u64) -> io::Result<()> {
+        let _ = (cx, value);
+        Ok(())
+    }
+
+    /// The end: called exactly once for each `on_open`, as the last call, and never inside
+    /// another callback. Writes and timers do nothing here; other connections can be reached.
+    fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
+        let _ = (cx, why);
+    }
+
+    /// The handler's name in logs; by default its type's.
+    fn name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
+}

@@ -1,0 +1,38 @@
+//! What other threads can tell a reactor.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::handler::ConnId;
+use crate::mailbox::{Mailbox, Weight};
+use crate::reactor::Reactor;
+use crate::remote::RemoteState;
+use crate::stats::Counters;
+use crate::sys::Waker;
+
+pub(crate) enum Mail {
+    Write(Arc<RemoteState>, Bytes),
+    Notify(ConnId, u64),
+    Close(ConnId),
+    Abort(ConnId),
+    /// A closure for the reactor itself.
+    Task(Box<dyn FnOnce(&mut Reactor) + Send>),
+    Stop,
+}
+
+impl Weight for Mail {
+    fn weight(&self) -> usize {
+        match self {
+            Mail::Write(_, bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// The part of a reactor that all threads see.
+pub(crate) struct ReactorShared {
+    pub(crate) index: usize,
+    pub(crate) mailbox: Mailbox<Mail, Waker>,
+    pub(crate) counters: Counters,
+}

@@ -1,0 +1,139 @@
+//! A bounded queue into a reactor from any thread, with a doorbell.
+//!
+//! Senders push and then ring, but only if the bell has not been rung since the reactor last
+//! looked. The reactor clears the flag *before* it takes the queue: a message pushed after the
+//! take rings again, and none is left lying while the reactor sleeps.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+
+/// Why a message from another thread was not accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The reactor's mailbox is full; try again later, or shed load.
+    Full,
+    /// The connection or its reactor is gone.
+    Closed,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendError::Full => "the reactor's mailbox is full",
+            SendError::Closed => "the connection or its reactor is gone",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// Wakes a reactor that sleeps in its poller.
+pub(crate) trait Doorbell: Send + Sync {
+    fn ring(&self);
+}
+
+/// What a message counts against the mailbox's bound of bytes.
+pub(crate) trait Weight {
+    fn weight(&self) -> usize;
+}
+
+struct Queue<M> {
+    mail: VecDeque<M>,
+    bytes: usize,
+    closed: bool,
+}
+
+pub(crate) struct Mailbox<M, D> {
+    queue: Mutex<Queue<M>>,
+    /// Rung, and not yet looked at.
+    rung: AtomicBool,
+    doorbell: D,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+impl<M: Weight, D: Doorbell> Mailbox<M, D> {
+    pub(crate) fn new(doorbell: D, messages_max: usize, bytes_max: usize) -> Mailbox<M, D> {
+        Mailbox {
+            queue: Mutex::new(Queue { mail: VecDeque::new(), bytes: 0, closed: false }),
+            rung: AtomicBool::new(false),
+            doorbell,
+            messages_max,
+            bytes_max,
+        }
+    }
+
+    /// Queues a message within the bounds, and wakes the reactor if need be.
+    pub(crate) fn send(&self, message: M) -> Result<(), SendError> {
+        self.push(message, true)
+    }
+
+    /// Queues a message that must not be lost, such as the order to stop, whatever is there.
+    pub(crate) fn send_urgent(&self, message: M) -> Result<(), SendError> {
+        self.push(message, false)
+    }
+
+    fn push(&self, message: M, bounded: bool) -> Result<(), SendError> {
+        let weight = message.weight();
+        {
+            let mut queue = lock(&self.queue);
+            if queue.closed {
+                return Err(SendError::Closed);
+            }
+            // One message over the bound of bytes may pass when nothing waits before it.
+            let over = queue.mail.len() >= self.messages_max
+                || (queue.bytes > 0 && queue.bytes.saturating_add(weight) > self.bytes_max);
+            if bounded && over {
+                return Err(SendError::Full);
+            }
+            queue.bytes += weight;
+            queue.mail.push_back(message);
+        }
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.doorbell.ring();
+        }
+        Ok(())
+    }
+
+    /// Moves up to `most` messages to `into`, in order; true if some are left. Only the reactor
+    /// calls this.
+    pub(crate) fn take(&self, most: usize, into: &mut VecDeque<M>) -> bool {
+        if !self.rung.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.rung.swap(false, Ordering::AcqRel);
+        let mut queue = lock(&self.queue);
+        if queue.mail.len() <= most && into.is_empty() {
+            std::mem::swap(&mut queue.mail, into);
+            queue.bytes = 0;
+            return false;
+        }
+        let n = queue.mail.len().min(most);
+        for _ in 0..n {
+            let Some(message) = queue.mail.pop_front() else {
+                break;
+            };
+            queue.bytes -= message.weight();
+            into.push_back(message);
+        }
+        let left = !queue.mail.is_empty();
+        if left {
+            self.rung.store(true, Ordering::Release);
+        }
+        left
+    }
+
+    /// Refuses all that comes from now on and drops what waits.
+    pub(crate) fn close(&self) {
+        let dropped = {
+            let mut queue = lock(&self.queue);
+            queue.closed = true;
+            queue.bytes = 0;
+            std::mem::take(&mut queue.mail)
+        };
+        drop(dropped); // outside the lock: a message's destructor may be anybody's code
+    }
+}

@@ -1,0 +1,386 @@
+//! A server: its listeners, its reactors' threads, and the handle that stops them.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use crate::acceptor::{Limit, ListenerId, Listening};
+use crate::addr::Addr;
+use crate::config::{Config, ListenOptions};
+use crate::endpoint::Endpoint;
+use crate::handler::EvHandler;
+use crate::mail::{Mail, ReactorShared};
+use crate::mailbox::{Mailbox, SendError};
+use crate::pin;
+use crate::reactor::Reactor;
+use crate::stats::{Counters, Stats};
+use crate::sys::listen::{self, Bound, UnixPath};
+use crate::sys::{Backend, Native, Socket};
+
+/// Serves `addr` until SIGINT or SIGTERM, with a handler that `factory` makes for each
+/// connection from its peer's address: one pinned reactor for each core the process may use.
+///
+/// # Errors
+/// An address that does not parse or cannot be bound, or what [`Server::run`] says.
+///
+/// ```no_run
+/// # struct Echo;
+/// # impl reev::EvHandler for Echo {
+/// #     fn on_read(&mut self, cx: &mut reev::Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+/// #         cx.write(data);
+/// #         Ok(data.len())
+/// #     }
+/// # }
+/// reev::serve("127.0.0.1:7000", |_peer| Echo)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn serve<H: EvHandler>(
+    addr: &str,
+    factory: impl Fn(&Addr) -> H + Send + Sync + 'static,
+) -> io::Result<()> {
+    let mut server = Server::new(Config::default())?;
+    let listener = server.listen(addr)?;
+    crate::stop_on_signals(&server.handle())?;
+    let factory = Arc::new(factory);
+    server.run(move |reactor| {
+        let factory = factory.clone();
+        reactor.accept(listener, move |peer| factory(peer))
+    })
+}
+
+/// A set of reactors and their listeners, before they run.
+///
+/// Everything that can fail for the world's reasons fails here, on the caller's thread: an
+/// address in use, a missing permission, a bound that makes no sense.
+pub struct Server {
+    config: Arc<Config>,
+    reactors: Vec<(Native, Arc<ReactorShared>)>,
+    handle: Handle,
+    listeners: Vec<Listener>,
+}
+
+struct Listener {
+    bound: Bound,
+    /// The other sockets of the address's SO_REUSEPORT group.
+    others: Vec<OwnedFd>,
+    limit: Option<Arc<Limit>>,
+}
+
+impl Server {
+    /// Makes the reactors' pollers.
+    ///
+    /// # Errors
+    /// A config that does not validate, or the system's want of descriptors.
+    pub fn new(config: Config) -> io::Result<Server> {
+        config.validate()?;
+        let cores = pin::default_reactors();
+        let count = if config.reactors == 0 { cores } else { config.reactors };
+        if count > cores {
+            log::warn!("{count} reactors on {cores} cores: they will share them");
+        }
+        let mut reactors = Vec::new();
+        for index in 0..count {
+            let (native, waker) = Native::new(config.events_per_turn)?;
+            let mailbox = Mailbox::new(waker, config.mailbox_max, config.mailbox_bytes_max);
+            let counters = Counters::default();
+            reactors.push((native, Arc::new(ReactorShared { index, mailbox, counters })));
+        }
+        let handle = Handle::new(reactors.iter().map(|(_, shared)| shared.clone()));
+        Ok(Server { config: Arc::new(config), reactors, handle, listeners: Vec::new() })
+    }
+
+    /// Binds `addr` and listens, with the default options; see [`Endpoint`] for its forms.
+    /// Connections wait in the backlog until the reactors run.
+    ///
+    /// # Errors
+    /// The address and what is wrong with it.
+    pub fn listen(&mut self, addr: &str) -> io::Result<ListenerId> {
+        self.listen_with(addr, &ListenOptions::default())
+    }
+
+    /// [`Server::listen`], with options.
+    ///
+    /// # Errors
+    /// As of [`Server::listen`], and `InvalidInput` for options that make no sense.
+    pub fn listen_with(&mut self, addr: &str, options: &ListenOptions) -> io::Result<ListenerId> {
+        options.validate()?;
+        let endpoint = Endpoint::parse(addr)?;
+        let bound = listen::bind(&endpoint, options)?;
+        let mut others = Vec::new();
+        if options.reuse_port && !bound.addr.is_unix() {
+            for _ in 1..self.reactors.len() {
+                others.push(listen::bind_another(&bound.addr, &endpoint, options)?);
+            }
+        }
+        self.add_listener(bound, others, options)
+    }
+
+    /// Takes over a listening socket made elsewhere: a `std::net::TcpListener`, a
+    /// `UnixListener`, or the descriptor that socket activation hands over. All reactors share
+    /// it; `backlog` and `reuse_port` stay as they are.
+    ///
+    /// # Errors
+    /// `InvalidInput` for options that make no sense, or what the system says of the socket.
+    pub fn adopt_listener(
+        &mut self,
+        listener: impl Into<OwnedFd>,
+        options: &ListenOptions,
+    ) -> io::Result<ListenerId> {
+        options.validate()?;
+        let bound = listen::adopt(listener.into(), options)?;
+        self.add_listener(bound, Vec::new(), options)
+    }
+
+    fn add_listener(
+        &mut self,
+        bound: Bound,
+        others: Vec<OwnedFd>,
+        options: &ListenOptions,
+    ) -> io::Result<ListenerId> {
+        let id = u16::try_from(self.listeners.len()).ok().filter(|&id| id < u16::MAX);
+        let Some(id) = id else {
+            return Err(io::Error::other("a server has at most 65,534 listeners"));
+        };
+        let limit = options.max_connections.map(|max| Arc::new(Limit::new(max)));
+        self.listeners.push(Listener { bound, others, limit });
+        Ok(ListenerId(id))
+    }
+
+    /// The address a listener is bound to, port 0 resolved.
+    pub fn local_addr(&self, listener: ListenerId) -> Addr {
+        let listener = self.listeners.get(usize::from(listener.0));
+        listener.map_or(Addr::NONE, |listener| listener.bound.addr.clone())
+    }
+
+    /// The number of reactors.
+    pub fn reactors(&self) -> usize {
+        self.reactors.len()
+    }
+
+    /// Controls the server from any thread.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs until the server is stopped; `setup` is called once on each reactor's thread, and
+    /// what it builds stays there, so handlers of a thread may share it by `Rc` and `Cell`.
+    ///
+    /// # Errors
+    /// What `setup` returned on any thread (then no reactor serves), or a poller that failed.
+    pub fn run(
+        self,
+        setup: impl Fn(&mut Reactor) -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        self.start(setup)?.join()
+    }
+
+    /// Starts the reactors and returns when `setup` has run on all of them.
+    ///
+    /// # Errors
+    /// As of [`Server::run`].
+    pub fn start(
+        self,
+        setup: impl Fn(&mut Reactor) -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<Running> {
+        let setup = Arc::new(setup);
+        let (report, reports) = mpsc::channel();
+        let cores = if self.config.pin { pin::allowed_cores() } else { Vec::new() };
+        let (mut parts, paths) = share_listeners(self.listeners, self.reactors.len())?;
+        let mut running =
+            Running { handle: self.handle.clone(), threads: Vec::new(), _paths: paths };
+        for (native, shared) in self.reactors {
+            let listeners = parts.pop().unwrap_or_default();
+            let (config, handle) = (self.config.clone(), self.handle.clone());
+            let (setup, report) = (setup.clone(), report.clone());
+            let core = cores.get(shared.index % cores.len().max(1)).copied();
+            let name = format!("reev-{}", shared.index);
+            let thread = thread::Builder::new().name(name).spawn(move || {
+                if let Some(core) = core {
+                    pin::pin_to(core);
+                }
+                let mailbox = CloseOnDrop(shared.clone());
+                let backend = Backend::Native(native);
+                let mut reactor = Reactor::new(backend, config, shared, handle, listeners);
+                let ready = setup(&mut reactor);
+                let failed = ready.is_err();
+                let _ = report.send(ready);
+                drop(report);
+                let result = if failed { Ok(()) } else { reactor.run() };
+                drop(mailbox);
+                result
+            });
+            match thread {
+                Ok(thread) => running.threads.push(thread),
+                Err(error) => {
+                    running.handle.stop();
+                    let _ = running.join();
+                    return Err(error);
+                }
+            }
+        }
+        drop(report);
+        let mut ready = reports.iter().take(running.threads.len());
+        match ready.find_map(Result::err) {
+            None => Ok(running),
+            Some(error) => {
+                running.handle.stop();
+                running.join().and(Err(error))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addrs: Vec<&Addr> =
+            self.listeners.iter().map(|listener| &listener.bound.addr).collect();
+        f.debug_struct("Server")
+            .field("reactors", &self.reactors.len())
+            .field("listeners", &addrs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses mail to a reactor whose thread has ended, in whatever way.
+struct CloseOnDrop(Arc<ReactorShared>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.mailbox.close();
+    }
+}
+
+type Parts = Vec<Vec<Option<Listening>>>;
+
+/// Each reactor's part of each listener: a socket of its own, or a descriptor of the shared one.
+fn share_listeners(
+    listeners: Vec<Listener>,
+    reactors: usize,
+) -> io::Result<(Parts, Vec<UnixPath>)> {
+    let mut parts: Parts = (0..reactors).map(|_| Vec::new()).collect();
+    let mut paths = Vec::new();
+    for listener in listeners {
+        let Bound { fd, addr, path } = listener.bound;
+        paths.extend(path);
+        let shared = reactors > 1 && listener.others.is_empty();
+        let mut fds = listener.others;
+        while fds.len() + 1 < reactors {
+            fds.push(fd.as_fd().try_clone_to_owned()?);
+        }
+        fds.push(fd);
+        for (part, fd) in parts.iter_mut().zip(fds) {
+            part.push(Some(Listening {
+                socket: Socket::Fd(fd),
+                addr: addr.clone(),
+                shared,
+                limit: listener.limit.clone(),
+            }));
+        }
+    }
+    Ok((parts, paths))
+}
+
+/// A server whose reactors run. Dropping it leaves them running; [`Running::join`] waits.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    _paths: Vec<UnixPath>,
+}
+
+impl Running {
+    /// Controls the server from any thread.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until all reactors have ended, as after [`Handle::stop`].
+    ///
+    /// # Errors
+    /// What a poller failed with. If one reactor fails, the others are stopped.
+    pub fn join(self) -> io::Result<()> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            let ended = match thread.join() {
+                Ok(ended) => ended,
+                Err(_) => Err(io::Error::other("a reactor's thread panicked")),
+            };
+            if ended.is_err() {
+                self.handle.stop();
+            }
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+/// Controls a server from any thread; cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    reactors: Arc<[Arc<ReactorShared>]>,
+}
+
+impl Handle {
+    pub(crate) fn new(reactors: impl Iterator<Item = Arc<ReactorShared>>) -> Handle {
+        Handle { reactors: reactors.collect() }
+    }
+
+    /// Stops all reactors after their present turn. Every connection gets `on_close` with
+    /// [`Close::Stopped`](crate::Close::Stopped); output not yet taken by the system is lost.
+    /// Harmless when repeated.
+    pub fn stop(&self) {
+        for reactor in self.reactors.iter() {
+            let _ = reactor.mailbox.send_urgent(Mail::Stop); // refused only if it has ended
+        }
+    }
+
+    /// Runs a closure on every reactor's thread, soon: to refresh what handlers share, or to
+    /// write to all connections. Not atomic: each reactor runs it in a turn of its own.
+    ///
+    /// # Errors
+    /// The first refusal of a mailbox; the other reactors still get the closure.
+    pub fn broadcast(
+        &self,
+        task: impl Fn(&mut Reactor) + Send + Sync + 'static,
+    ) -> Result<(), SendError> {
+        let task = Arc::new(task);
+        self.reactors.iter().fold(Ok(()), |result, reactor| {
+            let task = task.clone();
+            let sent = reactor.mailbox.send(Mail::Task(Box::new(move |reactor| task(reactor))));
+            result.and(sent)
+        })
+    }
+
+    /// Runs a closure on the thread of reactor `index`, soon.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] if there is no such reactor or it has ended, [`SendError::Full`]
+    /// if its mailbox is full.
+    pub fn run_on(
+        &self,
+        index: usize,
+        task: impl FnOnce(&mut Reactor) + Send + 'static,
+    ) -> Result<(), SendError> {
+        let reactor = self.reactors.get(index).ok_or(SendError::Closed)?;
+        reactor.mailbox.send(Mail::Task(Box::new(task)))
+    }
+
+    /// What each reactor has done, as of its latest turn.
+    pub fn stats(&self) -> Vec<Stats> {
+        self.reactors.iter().map(|reactor| reactor.counters.snapshot()).collect()
+    }
+
+    /// The number of reactors.
+    pub fn reactors(&self) -> usize {
+        self.reactors.len()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("reactors", &self.reactors.len()).finish()
+    }
+}

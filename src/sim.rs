@@ -1,0 +1,282 @@
+//! Testing handlers without sockets, threads or clocks.
+//!
+//! A [`Simulation`] is one reactor on a simulated kernel. The test plays the peers and the
+//! clock; a seed decides the order of events and the faults, so every run with the same seed is
+//! the same run, and thirty seconds of timeouts take microseconds.
+//!
+//! ```
+//! use reev::sim::Simulation;
+//! # struct Echo;
+//! # impl reev::EvHandler for Echo {
+//! #     fn on_read(&mut self, cx: &mut reev::Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+//! #         cx.write(data);
+//! #         Ok(data.len())
+//! #     }
+//! # }
+//! let mut sim = Simulation::new(1);
+//! let listener = sim.listen(|_peer| Echo);
+//! let peer = sim.connect(listener);
+//! peer.send(b"hello");
+//! sim.settle();
+//! assert_eq!(peer.receive(), b"hello");
+//! ```
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::acceptor::{Limit, ListenerId, Listening};
+use crate::addr::Addr;
+use crate::config::Config;
+use crate::handler::EvHandler;
+use crate::mail::ReactorShared;
+use crate::mailbox::Mailbox;
+use crate::reactor::Reactor;
+use crate::server::Handle;
+use crate::stats::Counters;
+pub use crate::sys::sim::Faults;
+use crate::sys::sim::{Kernel, SimBackend};
+use crate::sys::{Backend, Socket, Waker};
+
+/// Turns without a pause after which [`Simulation::settle`] takes the reactor to be spinning.
+const TURNS_MAX: usize = 1_000_000;
+
+/// One reactor on a simulated kernel.
+pub struct Simulation {
+    reactor: Reactor,
+    kernel: Rc<RefCell<Kernel>>,
+    listeners: Vec<usize>,
+    running: bool,
+}
+
+impl Simulation {
+    /// A kind kernel: sockets take and give all they can, in order.
+    pub fn new(seed: u64) -> Simulation {
+        Simulation::with(seed, Faults::default(), Config::default())
+    }
+
+    /// A kernel with faults.
+    ///
+    /// # Panics
+    /// If `config` does not validate.
+    pub fn with(seed: u64, faults: Faults, config: Config) -> Simulation {
+        if let Err(error) = config.validate() {
+            panic!("{error}");
+        }
+        let kernel = Rc::new(RefCell::new(Kernel::new(seed, faults)));
+        let waker = Waker::Sim(kernel.borrow().bell());
+        let shared = Arc::new(ReactorShared {
+            index: 0,
+            mailbox: Mailbox::new(waker, config.mailbox_max, config.mailbox_bytes_max),
+            counters: Counters::default(),
+        });
+        let handle = Handle::new([shared.clone()].into_iter());
+        let backend = SimBackend::new(kernel.clone(), config.events_per_turn, Instant::now());
+        let backend = Backend::Sim(backend);
+        Simulation {
+            reactor: Reactor::new(backend, Arc::new(config), shared, handle, Vec::new()),
+            kernel,
+            listeners: Vec::new(),
+            running: true,
+        }
+    }
+
+    /// Listens, with a handler that `factory` makes for each connection.
+    pub fn listen<H: EvHandler>(
+        &mut self,
+        factory: impl FnMut(&Addr) -> H + 'static,
+    ) -> ListenerId {
+        self.listen_limited(None, factory)
+    }
+
+    /// Listens for at most `max_connections` at a time.
+    ///
+    /// # Panics
+    /// After 65,534 listeners.
+    pub fn listen_limited<H: EvHandler>(
+        &mut self,
+        max_connections: Option<usize>,
+        factory: impl FnMut(&Addr) -> H + 'static,
+    ) -> ListenerId {
+        let (wire, socket) = {
+            let mut kernel = self.kernel.borrow_mut();
+            let wire = kernel.add_wire();
+            (wire, kernel.open(wire))
+        };
+        let id = ListenerId(u16::try_from(self.listeners.len()).expect("too many listeners"));
+        self.listeners.push(wire);
+        self.reactor.listeners.push(Some(Listening {
+            socket: Socket::Sim(socket),
+            addr: Addr::unix(None),
+            shared: false,
+            limit: max_connections.map(|max| Arc::new(Limit::new(max))),
+        }));
+        self.reactor.accept(id, factory).expect("a new listener has no acceptor yet");
+        id
+    }
+
+    /// A peer connects; it is accepted in one of the next turns.
+    pub fn connect(&mut self, listener: ListenerId) -> Peer {
+        let wire = self.kernel.borrow_mut().connect(self.listeners[usize::from(listener.0)]);
+        Peer { kernel: self.kernel.clone(), wire }
+    }
+
+    /// The reactor, to add handlers and to look into.
+    pub fn reactor(&mut self) -> &mut Reactor {
+        &mut self.reactor
+    }
+
+    /// The handle, as other threads have it.
+    pub fn handle(&self) -> Handle {
+        self.reactor.handle()
+    }
+
+    /// One turn of the loop. False when the reactor has stopped.
+    pub fn turn(&mut self) -> bool {
+        if self.running {
+            self.running = self.reactor.turn().expect("the simulated poller does not fail");
+        }
+        self.running
+    }
+
+    /// Turns until the reactor would sleep. The clock stands still, but for the faults' jumps.
+    ///
+    /// # Panics
+    /// If it never does: a reactor that spins.
+    pub fn settle(&mut self) {
+        for _ in 0..TURNS_MAX {
+            if !self.turn() || self.kernel.borrow().idle.is_some() {
+                return;
+            }
+        }
+        panic!("the reactor spins: {TURNS_MAX} turns without rest");
+    }
+
+    /// Lets `time` pass: the reactor sleeps and wakes as it would.
+    pub fn advance(&mut self, time: Duration) {
+        let end = self.kernel.borrow().now + crate::core::nanos(time);
+        loop {
+            self.settle();
+            let mut kernel = self.kernel.borrow_mut();
+            let Some(sleep) = kernel.idle.filter(|_| self.running) else {
+                return;
+            };
+            let wake = kernel.now.saturating_add(crate::core::nanos(sleep));
+            if wake > end {
+                kernel.now = kernel.now.max(end);
+                return;
+            }
+            kernel.now = wake;
+        }
+    }
+
+    /// Descriptors that the reactor holds, listeners included.
+    pub fn open_sockets(&self) -> usize {
+        self.kernel.borrow().open_fds()
+    }
+
+    /// Changes the faults from now on.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.kernel.borrow_mut().faults = faults;
+    }
+
+    /// What the reactor has asked of the kernel so far.
+    pub fn calls(&self) -> Calls {
+        let kernel = self.kernel.borrow();
+        Calls {
+            sends: kernel.sends,
+            interest_changes: kernel.interest_changes,
+            waits: kernel.waits,
+        }
+    }
+}
+
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulation").field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+/// Counts of simulated system calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Calls {
+    /// `send` and `sendmsg`.
+    pub sends: u64,
+    /// `epoll_ctl`.
+    pub interest_changes: u64,
+    /// `epoll_wait`.
+    pub waits: u64,
+}
+
+/// The far end of a simulated connection.
+#[derive(Clone)]
+pub struct Peer {
+    kernel: Rc<RefCell<Kernel>>,
+    wire: usize,
+}
+
+impl Peer {
+    /// Sends bytes; they are there to be read at once.
+    pub fn send(&self, data: &[u8]) {
+        self.kernel.borrow_mut().wires[self.wire].inbound.extend(data);
+    }
+
+    /// Sends a FIN and goes on reading.
+    pub fn finish(&self) {
+        self.kernel.borrow_mut().wires[self.wire].peer_finished = true;
+    }
+
+    /// Closes: sends a FIN and reads no more; what is sent to it fails.
+    pub fn close(&self) {
+        let wire = &mut self.kernel.borrow_mut().wires[self.wire];
+        wire.peer_finished = true;
+        wire.peer_gone = true;
+    }
+
+    /// Resets the connection; bytes sent before can still be read.
+    pub fn reset(&self) {
+        self.kernel.borrow_mut().reset_by_peer(self.wire);
+    }
+
+    /// Takes all bytes that have come.
+    pub fn receive(&self) -> Vec<u8> {
+        self.receive_at_most(usize::MAX)
+    }
+
+    /// Takes at most `n` bytes of those that have come.
+    pub fn receive_at_most(&self, n: usize) -> Vec<u8> {
+        let outbound = &mut self.kernel.borrow_mut().wires[self.wire].outbound;
+        let n = n.min(outbound.len());
+        outbound.drain(..n).collect()
+    }
+
+    /// Whether the reactor's FIN has come, after all bytes.
+    pub fn saw_fin(&self) -> bool {
+        let wire = &self.kernel.borrow().wires[self.wire];
+        wire.we_finished && !wire.we_reset && wire.outbound.is_empty()
+    }
+
+    /// Whether the reactor has reset the connection.
+    pub fn saw_reset(&self) -> bool {
+        self.kernel.borrow().wires[self.wire].we_reset
+    }
+
+    /// Whether the reactor has given the socket back.
+    pub fn is_released(&self) -> bool {
+        self.kernel.borrow().wires[self.wire].closed
+    }
+
+    /// Bytes sent that the reactor has not read yet.
+    pub fn unread(&self) -> usize {
+        self.kernel.borrow().wires[self.wire].inbound.len()
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("wire", &self.wire).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! Counters that a reactor writes and any thread reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::close;
+
+/// A number with one writer. A plain load and store, no locked instruction: to the reactor it
+/// costs what an ordinary field costs.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        let value = self.0.load(Ordering::Relaxed);
+        self.0.store(value.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub(crate) fn subtract(&self, n: u64) {
+        self.add(n.wrapping_neg());
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: Counter,
+    pub(crate) accept_errors: Counter,
+    pub(crate) open: Counter,
+    pub(crate) closed: [Counter; close::KINDS],
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+    pub(crate) turns: Counter,
+    pub(crate) events: Counter,
+    pub(crate) mail: Counter,
+    pub(crate) timers: Counter,
+}
+
+/// What one reactor has done, as of its latest turn.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Calls of `accept` that failed for want of a resource.
+    pub accept_errors: u64,
+    /// Connections and other handlers that are there now.
+    pub open: u64,
+    /// Connections ended, by kind, in the order of [`Close::KIND_NAMES`].
+    ///
+    /// [`Close::KIND_NAMES`]: crate::Close::KIND_NAMES
+    pub closed: [u64; close::KINDS],
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes the system took for sending.
+    pub bytes_out: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Events from the poller.
+    pub events: u64,
+    /// Messages from other threads.
+    pub mail: u64,
+    /// Timers pending now.
+    pub timers: u64,
+}
+
+impl Counters {
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats {
+            accepted: self.accepted.value(),
+            accept_errors: self.accept_errors.value(),
+            open: self.open.value(),
+            closed: std::array::from_fn(|kind| self.closed[kind].value()),
+            bytes_in: self.bytes_in.value(),
+            bytes_out: self.bytes_out.value(),
+            turns: self.turns.value(),
+            events: self.events.value(),
+            mail: self.mail.value(),
+            timers: self.timers.value(),
+        }
+    }
+}
+
+impl Stats {
+    /// The sum over several reactors.
+    pub fn total<'a>(all: impl IntoIterator<Item = &'a Stats>) -> Stats {
+        all.into_iter().fold(Stats::default(), |sum, one| Stats {
+            accepted: sum.accepted + one.accepted,
+            accept_errors: sum.accept_errors + one.accept_errors,
+            open: sum.open + one.open,
+            closed: std::array::from_fn(|kind| sum.closed[kind] + one.closed[kind]),
+            bytes_in: sum.bytes_in + one.bytes_in,
+            bytes_out: sum.bytes_out + one.bytes_out,
+            turns: sum.turns + one.turns,
+            events: sum.events + one.events,
+            mail: sum.mail + one.mail,
+            timers: sum.timers + one.timers,
+        })
+    }
+}

@@ -1,0 +1,222 @@
+//! Making listening sockets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use super::net;
+use crate::addr::Addr;
+use crate::config::ListenOptions;
+use crate::endpoint::{Endpoint, IpVersion};
+
+/// A bound and listening socket.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) fd: OwnedFd,
+    pub(crate) addr: Addr,
+    /// Removes a Unix socket's path when the server ends.
+    pub(crate) path: Option<UnixPath>,
+}
+
+/// Binds and listens. What fails names the address and what to do about it.
+pub(crate) fn bind(endpoint: &Endpoint, options: &ListenOptions) -> io::Result<Bound> {
+    let bound = match endpoint {
+        Endpoint::Tcp { host, version, .. } => {
+            let wildcard = host.is_empty() && *version == IpVersion::Any;
+            bind_first(&endpoint.resolve()?, *version, wildcard, options)
+        }
+        Endpoint::Unix(path) => bind_path(path, options),
+        Endpoint::UnixAbstract(name) => bind_abstract(name, options),
+    };
+    bound.map_err(|error| explain(&format!("cannot listen on {endpoint}"), &error))
+}
+
+/// Another socket for the same address, in its SO_REUSEPORT group.
+pub(crate) fn bind_another(
+    addr: &Addr,
+    endpoint: &Endpoint,
+    options: &ListenOptions,
+) -> io::Result<OwnedFd> {
+    let Some(addr) = addr.socket_addr() else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let version = match endpoint {
+        Endpoint::Tcp { version, .. } => *version,
+        _ => IpVersion::Any,
+    };
+    let socket = bind_tcp(addr, version, options)
+        .map_err(|error| explain(&format!("cannot listen on {addr} once more"), &error))?;
+    Ok(socket.into())
+}
+
+/// Prepares a listening socket made elsewhere.
+pub(crate) fn adopt(fd: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
+    let addr = {
+        let socket = SockRef::from(&fd);
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        let addr = net::local_addr(std::os::fd::AsFd::as_fd(&fd))?;
+        set_options(&socket, options, !addr.is_unix())?;
+        addr
+    };
+    Ok(Bound { fd, addr, path: None })
+}
+
+fn explain(what: &str, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ": the address is in use; stop the other server or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ": no permission; ports below 1024 and foreign folders need privileges"
+        }
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+        io::ErrorKind::NotFound => ": no such folder or name",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{what}{hint} ({error})"))
+}
+
+fn bind_first(
+    addrs: &[SocketAddr],
+    version: IpVersion,
+    wildcard: bool,
+    options: &ListenOptions,
+) -> io::Result<Bound> {
+    let mut first_error = None;
+    for &addr in addrs {
+        match bind_tcp(addr, version, options) {
+            Ok(socket) => return bound(socket.into()),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    // A machine without IPv6 still has every IPv4 interface.
+    let no_ipv6 = first_error.as_ref().is_some_and(|error| {
+        matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+    });
+    if let (true, true, Some(addr)) = (wildcard, no_ipv6, addrs.first()) {
+        let v4 = SocketAddr::from(([0, 0, 0, 0], addr.port()));
+        return bound(bind_tcp(v4, version, options)?.into());
+    }
+    Err(first_error.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
+}
+
+fn bound(fd: OwnedFd) -> io::Result<Bound> {
+    let addr = net::local_addr(std::os::fd::AsFd::as_fd(&fd))?;
+    Ok(Bound { fd, addr, path: None })
+}
+
+fn bind_tcp(addr: SocketAddr, version: IpVersion, options: &ListenOptions) -> io::Result<Socket> {
+    let socket =
+        Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(version == IpVersion::V6 || !addr.ip().is_unspecified())?;
+    }
+    set_options(&SockRef::from(&socket), options, true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket)
+}
+
+/// Options of the listener, which the connections it accepts inherit (socket(7), tcp(7)).
+fn set_options(socket: &SockRef<'_>, options: &ListenOptions, tcp: bool) -> io::Result<()> {
+    if let Some(bytes) = options.recv_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if tcp {
+        socket.set_tcp_nodelay(options.nodelay)?;
+        if let Some(idle) = options.keepalive {
+            let whole_seconds = Duration::from_secs(idle.as_secs());
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(whole_seconds))?;
+        }
+        if let Some(linger) = options.linger {
+            socket.set_linger(Some(linger))?;
+        }
+    }
+    Ok(())
+}
+
+fn bind_path(path: &Path, options: &ListenOptions) -> io::Result<Bound> {
+    let addr = SockAddr::unix(path)?;
+    let bound = match bind_unix(&addr, options) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path)?;
+            bind_unix(&addr, options)?
+        }
+        other => other?,
+    };
+    if let Some(mode) = options.unix_mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    let path = UnixPath::new(path)?;
+    Ok(Bound { path: Some(path), ..bound })
+}
+
+fn bind_abstract(name: &[u8], options: &ListenOptions) -> io::Result<Bound> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = [b"\0", name].concat();
+    let addr = SockAddr::unix(std::ffi::OsStr::from_bytes(&name))?;
+    bind_unix(&addr, options)
+}
+
+fn bind_unix(addr: &SockAddr, options: &ListenOptions) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    set_options(&SockRef::from(&socket), options, false)?;
+    socket.bind(addr)?;
+    socket.listen(options.backlog)?;
+    bound(socket.into())
+}
+
+/// Unlinks the path of a server that is gone: only a socket, and only if nobody listens.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        let message = format!("{} exists and is not a socket", path.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// A Unix socket's path that we made: removed at the end, if it is still the same file.
+#[derive(Debug)]
+pub(crate) struct UnixPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl UnixPath {
+    fn new(path: &Path) -> io::Result<UnixPath> {
+        let path = std::path::absolute(path)?;
+        let made = std::fs::symlink_metadata(&path)?;
+        Ok(UnixPath { path, device: made.dev(), inode: made.ino() })
+    }
+}
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
+        if ours && let Err(error) = std::fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}

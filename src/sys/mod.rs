@@ -1,0 +1,221 @@
+//! The seam between the reactor and the system, and the one place that chooses a backend.
+//!
+//! Every backend fulfils the same contract:
+//!
+//! - Sockets are named by the index of their slot; `install` gives a slot its socket, and
+//!   nothing but `close`, `reset` or `take` ends that.
+//! - `wait` reports readiness by level, as often as it holds. An event carries the id under
+//!   which its socket was registered, and may be stale: the reactor checks generations.
+//! - `set_interest` is told the old and the new interest; `UNREGISTERED` means that the poller
+//!   does not know the socket.
+//! - `EINTR` is never seen outside; `WouldBlock` is the only error that means "later".
+//! - Writing to a peer that is gone is `EPIPE` or a reset, never a signal.
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::addr::Addr;
+use crate::handler::ConnId;
+use crate::mailbox::Doorbell;
+
+pub(crate) mod epoll;
+pub(crate) mod listen;
+pub(crate) mod net;
+#[cfg(feature = "sim")]
+pub(crate) mod sim;
+
+pub(crate) use epoll::Epoll as Native;
+use epoll::EventfdBell;
+
+/// What the poller should tell about a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Interest(u8);
+
+impl Interest {
+    /// Registered, for errors and hang-ups alone.
+    pub(crate) const NONE: Interest = Interest(0);
+    pub(crate) const READ: Interest = Interest(1);
+    pub(crate) const WRITE: Interest = Interest(2);
+    /// The peer's FIN, while nothing is read.
+    pub(crate) const FIN: Interest = Interest(4);
+    /// Shared by several pollers, of which one is to be woken.
+    pub(crate) const EXCLUSIVE: Interest = Interest(8);
+    pub(crate) const UNREGISTERED: Interest = Interest(0x80);
+
+    pub(crate) fn has(self, other: Interest) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl std::ops::BitOr for Interest {
+    type Output = Interest;
+
+    fn bitor(self, other: Interest) -> Interest {
+        Interest(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Interest {
+    fn bitor_assign(&mut self, other: Interest) {
+        self.0 |= other.0;
+    }
+}
+
+/// What the poller told about one socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Event {
+    pub(crate) id: ConnId,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer sent its FIN.
+    pub(crate) fin: bool,
+    /// Both directions are over.
+    pub(crate) hup: bool,
+    pub(crate) error: bool,
+}
+
+/// The id of the doorbell, which no connection has.
+pub(crate) const DOORBELL: ConnId = ConnId::NONE;
+
+/// How long to sleep in the poller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    No,
+    AtMost(Duration),
+}
+
+/// A socket that is not in a slot yet.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Fd(OwnedFd),
+    #[cfg(feature = "sim")]
+    Sim(sim::SimSocket),
+}
+
+/// Wakes a reactor, from any thread.
+pub(crate) enum Waker {
+    Eventfd(EventfdBell),
+    #[cfg(feature = "sim")]
+    Sim(sim::SimBell),
+}
+
+impl Doorbell for Waker {
+    fn ring(&self) {
+        match self {
+            Waker::Eventfd(bell) => bell.ring(),
+            #[cfg(feature = "sim")]
+            Waker::Sim(bell) => bell.ring(),
+        }
+    }
+}
+
+/// The kernel, real or simulated.
+pub(crate) enum Backend {
+    Native(Native),
+    #[cfg(feature = "sim")]
+    Sim(sim::SimBackend),
+}
+
+macro_rules! forward {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match $self {
+            Backend::Native(backend) => backend.$method($($argument),*),
+            #[cfg(feature = "sim")]
+            Backend::Sim(backend) => backend.$method($($argument),*),
+        }
+    };
+}
+
+impl Backend {
+    /// The instant that `now` counts from.
+    pub(crate) fn epoch(&self) -> Instant {
+        forward!(self.epoch())
+    }
+
+    /// Nanoseconds since `epoch`, monotonic.
+    pub(crate) fn now(&self) -> u64 {
+        forward!(self.now())
+    }
+
+    /// Sleeps until something is ready; the number of events.
+    #[inline]
+    pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
+        forward!(self.wait(wait))
+    }
+
+    /// Event `i` of the last `wait`.
+    #[inline]
+    pub(crate) fn event(&self, i: usize) -> Event {
+        forward!(self.event(i))
+    }
+
+    pub(crate) fn install(&mut self, index: usize, socket: Socket) {
+        forward!(self.install(index, socket));
+    }
+
+    pub(crate) fn set_interest(
+        &mut self,
+        id: ConnId,
+        old: Interest,
+        new: Interest,
+    ) -> io::Result<()> {
+        forward!(self.set_interest(id, old, new))
+    }
+
+    pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
+        forward!(self.accept(index))
+    }
+
+    /// Reads once; 0 is the peer's FIN.
+    #[inline]
+    pub(crate) fn recv(&mut self, index: usize, into: &mut [u8]) -> io::Result<usize> {
+        forward!(self.recv(index, into))
+    }
+
+    /// Reads once into the spare capacity of `into`; 0 is the peer's FIN.
+    pub(crate) fn recv_spare(&mut self, index: usize, into: &mut Vec<u8>) -> io::Result<usize> {
+        forward!(self.recv_spare(index, into))
+    }
+
+    /// Whether the peer's FIN is the next thing to read.
+    pub(crate) fn at_eof(&mut self, index: usize) -> bool {
+        forward!(self.at_eof(index))
+    }
+
+    #[inline]
+    pub(crate) fn send(&mut self, index: usize, data: &[u8]) -> io::Result<usize> {
+        forward!(self.send(index, data))
+    }
+
+    pub(crate) fn send_vectored(
+        &mut self,
+        index: usize,
+        data: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
+        forward!(self.send_vectored(index, data))
+    }
+
+    pub(crate) fn shutdown_write(&mut self, index: usize) {
+        forward!(self.shutdown_write(index));
+    }
+
+    /// The socket's pending error, which is cleared.
+    pub(crate) fn take_error(&mut self, index: usize) -> Option<io::Error> {
+        forward!(self.take_error(index))
+    }
+
+    pub(crate) fn local_addr(&self, index: usize) -> io::Result<Addr> {
+        forward!(self.local_addr(index))
+    }
+
+    /// Closes with a FIN. `interest` is what the poller knows.
+    pub(crate) fn close(&mut self, id: ConnId, interest: Interest) {
+        forward!(self.close(id, interest));
+    }
+
+    /// Closes with a reset, where the socket has such a thing.
+    pub(crate) fn reset(&mut self, id: ConnId, interest: Interest) {
+        forward!(self.reset(id, interest));
+    }
+}

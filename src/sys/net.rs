@@ -1,0 +1,149 @@
+//! Socket calls on descriptors: `EINTR` retried, no signals, descriptors close-on-exec.
+
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use socket2::SockRef;
+
+use crate::addr::Addr;
+
+/// Runs a system call until it is not interrupted; a negative result is `errno`.
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(n) => return Ok(n),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+pub(crate) fn recv(fd: BorrowedFd<'_>, into: &mut [u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of a live, exclusively borrowed slice.
+    retry(|| unsafe { libc::recv(fd.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), flags) })
+}
+
+/// Reads into the spare capacity of `into`, which must not be empty.
+pub(crate) fn recv_spare(fd: BorrowedFd<'_>, into: &mut Vec<u8>) -> io::Result<usize> {
+    let spare = into.spare_capacity_mut();
+    debug_assert!(!spare.is_empty(), "an empty buffer would read as the peer's FIN");
+    // SAFETY: the pointer and the length are those of the vector's spare capacity, to which the
+    // kernel only writes.
+    let n =
+        retry(|| unsafe { libc::recv(fd.as_raw_fd(), spare.as_mut_ptr().cast(), spare.len(), 0) })?;
+    // SAFETY: the kernel has written the `n` bytes that follow the vector's length, and `n` is
+    // at most the spare capacity.
+    unsafe { into.set_len(into.len() + n) };
+    Ok(n)
+}
+
+#[inline]
+pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of a live slice.
+    retry(|| unsafe {
+        libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL)
+    })
+}
+
+pub(crate) fn send_vectored(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: an all-zero msghdr is a valid one: no name, no slices, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // `IoSlice` is guaranteed to have the layout of `iovec`; sendmsg does not write through it.
+    message.msg_iov = data.as_ptr().cast_mut().cast();
+    message.msg_iovlen = data.len() as _;
+    // SAFETY: the message points at slices that live through the call.
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_NOSIGNAL) })
+}
+
+/// Accepts a connection: non-blocking, close-on-exec.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Addr)> {
+    // SAFETY: an all-zero sockaddr_storage is a valid one.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = 0;
+    let accepted = retry(|| {
+        length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // SAFETY: the storage is as large as its length says, and both live through the call.
+        unsafe {
+            libc::accept4(
+                fd.as_raw_fd(),
+                (&raw mut storage).cast(),
+                &mut length,
+                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+            ) as isize
+        }
+    })?;
+    // SAFETY: the kernel just made this descriptor for us, so nobody else owns it.
+    let accepted = unsafe { OwnedFd::from_raw_fd(accepted as i32) };
+    Ok((accepted, addr_from(&storage, length as usize)))
+}
+
+pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<Addr> {
+    // SAFETY: an all-zero sockaddr_storage is a valid one.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the storage is as large as its length says, and both live through the call.
+    retry(|| unsafe {
+        libc::getsockname(fd.as_raw_fd(), (&raw mut storage).cast(), &mut length) as isize
+    })?;
+    Ok(addr_from(&storage, length as usize))
+}
+
+/// The address the kernel wrote into `storage`, `length` bytes of it.
+fn addr_from(storage: &libc::sockaddr_storage, length: usize) -> Addr {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: the family says that the storage holds a sockaddr_in, and it is large and
+            // aligned enough for every kind of address.
+            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Addr::from(std::net::SocketAddr::from(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))))
+        }
+        libc::AF_INET6 if length >= size_of::<libc::sockaddr_in6>() => {
+            // SAFETY: as above, for a sockaddr_in6.
+            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            let port = u16::from_be(v6.sin6_port);
+            Addr::from(std::net::SocketAddr::from(SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id)))
+        }
+        libc::AF_UNIX => {
+            // SAFETY: as above, for a sockaddr_un.
+            let unix = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_un>() };
+            let header = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+            let used = length.saturating_sub(header).min(unix.sun_path.len());
+            let name: Vec<u8> = unix.sun_path[..used].iter().map(|&c| c as u8).collect();
+            let name = match name.first() {
+                None | Some(0) => name.as_slice(),
+                Some(_) => name.split(|&c| c == 0).next().unwrap_or(&[]),
+            };
+            Addr::unix(Some(name))
+        }
+        _ => Addr::unix(None),
+    }
+}
+
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
+    // A peer that is gone already has nothing to be told.
+    let _ = SockRef::from(&fd).shutdown(std::net::Shutdown::Write);
+}
+
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
+    SockRef::from(&fd).take_error().unwrap_or_else(Some)
+}
+
+/// Makes the coming close a reset (TCP: SO_LINGER with zero seconds; no effect elsewhere).
+pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
+    let _ = SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
+}
+
+/// A second descriptor of the same socket, close-on-exec.
+pub(crate) fn duplicate(fd: &impl AsFd) -> io::Result<OwnedFd> {
+    fd.as_fd().try_clone_to_owned()
+}
