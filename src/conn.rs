@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::addr::Addr;
-use crate::buf::{OutQueue, Tail};
+use crate::buf::{Gauge, OutQueue, Tail};
 use crate::remote::RemoteState;
 use crate::sys::Interest;
 use crate::timer;
@@ -63,6 +63,8 @@ impl Flags {
         Flags(Self::OUT_FAILED.0 | Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
     /// The handler gets nothing more.
     pub(crate) const ENDING: Flags = Flags(Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
+    /// Reading rests until something is done about it.
+    pub(crate) const RESTS: Flags = Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0);
     /// No input is read.
     pub(crate) const READ_RESTS: Flags =
         Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0 | Self::PEER_EOF.0 | Self::ENDING.0);
@@ -124,28 +126,28 @@ pub(crate) struct Conn {
     pub(crate) timers: u32,
     /// Milliseconds since the reactor started, modulo 2^32, of the last traffic that counts.
     pub(crate) last_active: u32,
-    /// The acceptor it came from or, of a listener, its own; `NO_ACCEPTOR` for the rest.
-    pub(crate) acceptor: u16,
+    /// The listener it came from or is; `NO_LISTENER` for the rest.
+    pub(crate) listener: u16,
     pub(crate) flags: Flags,
     pub(crate) kind: Kind,
     /// What the poller is told to watch.
     pub(crate) interest: Interest,
 }
 
-/// The acceptor of a connection that was not accepted.
-pub(crate) const NO_ACCEPTOR: u16 = u16::MAX;
+/// The listener of a connection that was not accepted.
+pub(crate) const NO_LISTENER: u16 = u16::MAX;
 
 const _: () = assert!(size_of::<Option<Conn>>() <= 56, "an idle connection has to stay small");
 
 impl Conn {
-    pub(crate) fn new(kind: Kind, peer: Addr, acceptor: u16) -> Conn {
+    pub(crate) fn new(kind: Kind, peer: Addr, listener: u16) -> Conn {
         Conn {
             peer,
             out: None,
             extra: None,
             timers: timer::NIL,
             last_active: 0,
-            acceptor,
+            listener,
             flags: Flags::default(),
             kind,
             interest: Interest::UNREGISTERED,
@@ -180,8 +182,8 @@ impl Conn {
         self.out.as_ref().map_or(0, |out| out.len())
     }
 
-    pub(crate) fn queue(&mut self) -> &mut OutQueue {
-        self.out.get_or_insert_default()
+    pub(crate) fn queue(&mut self, total: &Gauge) -> &mut OutQueue {
+        self.out.get_or_insert_with(|| Box::new(OutQueue::new(total)))
     }
 
     pub(crate) fn tail_len(&self) -> usize {
@@ -229,7 +231,7 @@ mod tests {
     use super::*;
 
     fn conn(flags: Flags) -> Conn {
-        let mut conn = Conn::new(Kind::Stream, Addr::NONE, NO_ACCEPTOR);
+        let mut conn = Conn::new(Kind::Stream, Addr::NONE, NO_LISTENER);
         conn.flags = flags;
         conn
     }
@@ -239,7 +241,7 @@ mod tests {
         let idle = conn(Flags::default());
         assert!(idle.wanted_interest() == Interest::READ);
         let mut blocked = conn(Flags::default());
-        blocked.queue().push(b"x");
+        blocked.queue(&Gauge::default()).push(b"x");
         assert!(blocked.wanted_interest() == Interest::READ | Interest::WRITE);
         blocked.out = None;
         assert!(blocked.wanted_interest() == Interest::READ);

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::addr::Addr;
-use crate::buf::OutQueue;
+use crate::buf::{Gauge, OutQueue};
 use crate::close::Close;
 use crate::config::{Config, SCRATCH_MAX};
-use crate::conn::{Conn, Flags, Kind, NO_ACCEPTOR};
+use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
+use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::ReactorShared;
 use crate::remote::{Remote, RemoteState};
-use crate::server::Handle;
 use crate::slab::Slab;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::sys::Backend;
@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<ReactorShared>,
     pub(crate) handle: Handle,
+    /// Bytes of output that wait for peers.
+    pub(crate) queued: Gauge,
     locals: HashMap<TypeId, Box<dyn Any>>,
 }
 
@@ -73,6 +75,7 @@ impl Core {
             config,
             shared,
             handle,
+            queued: Gauge::default(),
             locals: HashMap::new(),
         }
     }
@@ -115,7 +118,7 @@ impl Core {
     /// A handler without a socket joins; `on_open` is called before anything else, when the
     /// present callback is over.
     pub(crate) fn add(&mut self, handler: Box<dyn EvHandler>) -> ConnId {
-        let id = self.insert(Conn::new(Kind::Detached, Addr::NONE, NO_ACCEPTOR));
+        let id = self.insert(Conn::new(Kind::Detached, Addr::NONE, NO_LISTENER));
         self.incoming.push((id, handler));
         self.defer(id, Flags::default());
         id
@@ -212,7 +215,7 @@ impl Core {
 
     fn queue_of(&mut self, id: ConnId, push: impl FnOnce(&mut OutQueue)) {
         if let Some(conn) = self.conns.get_mut(id.0) {
-            push(conn.queue());
+            push(conn.queue(&self.queued));
         }
         self.touch(id);
     }
@@ -254,7 +257,7 @@ impl Core {
             };
         self.shared.counters.bytes_out.add(sent as u64);
         if sent < scratched {
-            conn.queue().push(&self.scratch[sent..]);
+            conn.queue(&self.queued).push(&self.scratch[sent..]);
         }
         self.scratch.clear();
         Some(sent.saturating_sub(scratched))
@@ -265,7 +268,7 @@ impl Core {
         if !self.scratch.is_empty()
             && let Some(conn) = self.conns.get_mut(self.current.0)
         {
-            conn.queue().push(&self.scratch);
+            conn.queue(&self.queued).push(&self.scratch);
         }
         self.scratch.clear();
     }
@@ -278,6 +281,7 @@ impl Core {
         } else if pending > self.config.output_high
             && let Some(conn) = self.conns.get_mut(id.0)
         {
+            self.shared.counters.paused.add(u64::from(!conn.flags.any(Flags::RESTS)));
             conn.flags.insert(Flags::ABOVE_HIGH);
         }
         if id == self.current {
@@ -324,6 +328,7 @@ impl Core {
 
     pub(crate) fn pause_reads(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id.0) {
+            self.shared.counters.paused.add(u64::from(!conn.flags.any(Flags::RESTS)));
             conn.flags.insert(Flags::PAUSED);
             self.touch(id);
         }
@@ -344,7 +349,11 @@ impl Core {
         let Some(conn) = self.conns.get_mut(id.0) else {
             return;
         };
-        if conn.flags.any(Flags::PAUSED | Flags::ABOVE_HIGH | Flags::ENDING) {
+        if conn.flags.any(Flags::RESTS) {
+            return;
+        }
+        self.shared.counters.paused.subtract(1);
+        if conn.flags.any(Flags::ENDING) {
             return;
         }
         conn.flags.remove(Flags::SAW_FIN | Flags::SAW_HUP);

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use crate::addr::Addr;
 use crate::conn::Flags;
 use crate::core::Core;
+use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::remote::Remote;
-use crate::server::Handle;
 use crate::sys::Backend;
 use crate::timer::TimerId;
 

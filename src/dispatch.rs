@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
 use crate::config::FLUSHES_PER_TURN;
-use crate::conn::{Flags, Kind, NO_ACCEPTOR};
-use crate::core::Core;
+use crate::conn::{Flags, Kind, NO_LISTENER};
+use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
 use crate::handler::{ConnId, EvHandler};
 use crate::slab;
@@ -23,13 +23,25 @@ pub(crate) struct Dispatcher {
     /// By slot; `None` where there is no handler, as of a listener.
     handlers: Vec<Option<Box<dyn EvHandler>>>,
     pub(crate) core: Core,
-    /// Acceptors one of whose connections has ended, for their limits.
+    /// When the last callback ended, by the coarse clock, in nanoseconds.
+    watched: u64,
+    /// Callbacks longer than this are logged, in nanoseconds.
+    slow_callback: u64,
+    /// Listeners one of whose connections has ended, for their limits.
     pub(crate) released: Vec<u16>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(backend: Backend, core: Core) -> Dispatcher {
-        Dispatcher { backend, handlers: Vec::new(), core, released: Vec::new() }
+        let slow_callback = nanos(core.config.slow_turn);
+        Dispatcher {
+            backend,
+            handlers: Vec::new(),
+            core,
+            watched: 0,
+            slow_callback,
+            released: Vec::new(),
+        }
     }
 
     pub(crate) fn put_handler(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
@@ -51,7 +63,13 @@ impl Dispatcher {
         let handler = self.handlers.get_mut(id.index())?.as_deref_mut()?;
         self.core.begin(id);
         let mut cx = Ctx { core: &mut self.core, net: &mut self.backend, id };
-        match catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx))) {
+        let result = catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx)));
+        let ended = self.backend.coarse_now();
+        if ended.saturating_sub(self.watched) > self.slow_callback {
+            log_slow(handler.name(), id, ended - self.watched);
+        }
+        self.watched = ended;
+        match result {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 self.core.doom(id, Close::Error(error));
@@ -63,6 +81,11 @@ impl Dispatcher {
                 None
             }
         }
+    }
+
+    /// Measures callbacks from now on.
+    pub(crate) fn watch_callbacks(&mut self) {
+        self.watched = self.backend.coarse_now();
     }
 
     #[cold]
@@ -187,11 +210,11 @@ impl Dispatcher {
                     conn.last_active = (core.now / 1_000_000) as u32;
                 }
                 if sent < core.scratch.len() {
-                    conn.queue().push(&core.scratch[sent..]);
+                    conn.queue(&core.queued).push(&core.scratch[sent..]);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                conn.queue().push(&core.scratch);
+                conn.queue(&core.queued).push(&core.scratch);
             }
             Err(error) => conn.fail_output(error),
         }
@@ -378,10 +401,12 @@ impl Dispatcher {
             self.backend.close(id, conn.interest);
         }
         if conn.kind != Kind::Listener {
-            self.core.shared.counters.open.subtract(1);
+            let counters = &self.core.shared.counters;
+            counters.open.subtract(1);
+            counters.paused.subtract(u64::from(conn.flags.any(Flags::RESTS)));
         }
-        if conn.kind == Kind::Stream && conn.acceptor != NO_ACCEPTOR {
-            self.released.push(conn.acceptor);
+        if conn.kind == Kind::Stream && conn.listener != NO_LISTENER {
+            self.released.push(conn.listener);
         }
     }
 
@@ -400,6 +425,12 @@ impl Dispatcher {
         }
         self.settle();
     }
+}
+
+#[cold]
+fn log_slow(name: &str, id: ConnId, took: u64) {
+    let took = std::time::Duration::from_nanos(took);
+    log::warn!("{name} kept its reactor busy for {took:?} in a callback of {id:?}");
 }
 
 /// Drops a handler whose destructor may panic.

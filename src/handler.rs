@@ -89,6 +89,13 @@ pub trait EvHandler: 'static {
         Ok(())
     }
 
+    /// The server is shutting down gracefully: time to say goodbye and to close. The default
+    /// flushes what is written and closes; a handler that goes on is cut when the time is up.
+    fn on_shutdown(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.close();
+        Ok(())
+    }
+
     /// The end: called exactly once for each `on_open`, as the last call, and never inside
     /// another callback. Writes and timers do nothing here; other connections can be reached.
     fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {

@@ -6,19 +6,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::acceptor::{Acceptor, ListenerId, Listening};
+use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
-use crate::buf::Tail;
 use crate::close::Close;
-use crate::config::{Config, TAIL_COPY_MAX};
-use crate::conn::Flags;
-use crate::conn::Kind;
+use crate::config::Config;
+use crate::conn::{Flags, Kind};
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
 use crate::dispatch::Dispatcher;
+use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::{Mail, ReactorShared};
-use crate::server::Handle;
+use crate::shutdown::ShuttingDown;
 use crate::sys::{Backend, DOORBELL, Event, Wait};
 use crate::timer::{Fired, Purpose, TimerId};
 
@@ -29,14 +28,16 @@ use crate::timer::{Fired, Purpose, TimerId};
 pub struct Reactor {
     pub(crate) dispatcher: Dispatcher,
     /// What all connections read into; never seen after a callback.
-    read_buffer: Box<[u8]>,
-    pub(crate) acceptors: Vec<Acceptor>,
-    /// The server's listeners, until an acceptor takes them.
-    pub(crate) listeners: Vec<Option<Listening>>,
+    pub(crate) read_buffer: Box<[u8]>,
+    /// This reactor's part of the server's listeners, by `ListenerId`.
+    pub(crate) listeners: Vec<Listening>,
     inbox: VecDeque<Mail>,
     mail_left: bool,
     due: Vec<TimerId>,
-    running: bool,
+    pub(crate) shutdown: Option<ShuttingDown>,
+    pub(crate) running: bool,
+    /// When the last turn ended, in nanoseconds.
+    turn_ended: u64,
 }
 
 impl Reactor {
@@ -45,19 +46,20 @@ impl Reactor {
         config: Arc<Config>,
         shared: Arc<ReactorShared>,
         handle: Handle,
-        listeners: Vec<Option<Listening>>,
+        listeners: Vec<Listening>,
     ) -> Reactor {
         let read_buffer = vec![0; config.read_buffer].into_boxed_slice();
         let core = Core::new(config, shared, handle, backend.epoch());
         Reactor {
             dispatcher: Dispatcher::new(backend, core),
             read_buffer,
-            acceptors: Vec::new(),
             listeners,
             inbox: VecDeque::new(),
             mail_left: false,
             due: Vec::new(),
+            shutdown: None,
             running: true,
+            turn_ended: 0,
         }
     }
 
@@ -71,7 +73,7 @@ impl Reactor {
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
         let wait = self.wait();
         let ready = self.dispatcher.backend.wait(wait)?;
-        self.dispatcher.core.now = self.dispatcher.backend.now();
+        self.begin_turn();
         for i in 0..ready {
             self.dispatch(self.dispatcher.backend.event(i));
         }
@@ -79,16 +81,33 @@ impl Reactor {
         self.fire_timers();
         self.run_deferred();
         self.resume_acceptors();
-        let counters = &self.dispatcher.core.shared.counters;
-        counters.turns.add(1);
-        counters.events.add(ready as u64);
-        counters.timers.set(self.dispatcher.core.timers.len() as u64);
+        self.check_shutdown();
+        self.end_turn(ready);
         if !self.running {
             self.dispatcher.core.shared.mailbox.close();
             self.inbox.clear();
             self.dispatcher.stop_all();
         }
         Ok(self.running)
+    }
+
+    fn begin_turn(&mut self) {
+        self.dispatcher.core.now = self.dispatcher.backend.now();
+        self.dispatcher.watch_callbacks();
+    }
+
+    fn end_turn(&mut self, events: usize) {
+        self.turn_ended = self.dispatcher.backend.now();
+        let core = &self.dispatcher.core;
+        let took = self.turn_ended - core.now;
+        core.shared.counters.end_turn(took, events, core.timers.len(), core.queued.get());
+        if took > nanos(core.config.slow_turn) {
+            log::warn!(
+                "reactor {}: a turn of {events} events took {:?}",
+                core.shared.index,
+                Duration::from_nanos(took)
+            );
+        }
     }
 
     /// How long the poller may sleep: not at all while work is left, else until the next timer.
@@ -99,9 +118,12 @@ impl Reactor {
         }
         let longest = nanos(core.config.poll_timeout_max);
         let sleep = match core.timers.next_deadline() {
-            // Timers are due by a clock reading, so ask for one before computing a sleep.
-            Some(deadline) => deadline.saturating_sub(self.dispatcher.backend.now()).min(longest),
+            Some(deadline) => deadline.saturating_sub(self.turn_ended).min(longest),
             None => longest,
+        };
+        let sleep = match &self.shutdown {
+            Some(shutdown) => shutdown.deadline.saturating_sub(self.turn_ended).min(sleep),
+            None => sleep,
         };
         match sleep {
             0 => Wait::No,
@@ -119,165 +141,8 @@ impl Reactor {
         };
         match conn.kind {
             Kind::Stream => self.stream_ready(event),
-            Kind::Listener => self.accept_ready(conn.acceptor, event.id),
+            Kind::Listener => self.accept_ready(conn.listener, event.id),
             Kind::Detached => {}
-        }
-    }
-
-    fn stream_ready(&mut self, event: Event) {
-        let id = event.id;
-        let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        if conn.flags.any(Flags::LINGERING) {
-            return self.discard(id);
-        }
-        if conn.out.is_some() && (event.writable || event.hup || event.error) {
-            self.dispatcher.core.touch(id);
-            self.dispatcher.settle();
-        }
-        let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        if !conn.flags.any(Flags::READ_RESTS) {
-            if event.readable || event.fin || event.hup || event.error {
-                self.read(id);
-            }
-        } else if event.fin || event.hup || event.error {
-            self.ended_while_resting(event);
-        }
-    }
-
-    /// One `recv`, into the shared buffer behind what was left untaken, and `on_read`.
-    fn read(&mut self, id: ConnId) {
-        let dispatcher = &mut self.dispatcher;
-        let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let mut tail = conn.take_tail();
-        let kept = tail.len();
-        let copied = kept <= TAIL_COPY_MAX;
-        let received = if copied {
-            self.read_buffer[..kept].copy_from_slice(tail.bytes());
-            dispatcher.backend.recv(id.index(), &mut self.read_buffer[kept..])
-        } else {
-            dispatcher.backend.recv_spare(id.index(), tail.reserve(kept))
-        };
-        let received = match received {
-            Ok(0) => {
-                conn.put_tail(tail);
-                return self.peer_finished(id);
-            }
-            Ok(n) => n,
-            Err(error) => {
-                conn.put_tail(tail);
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    dispatcher.core.doom(id, Close::Io(error));
-                    dispatcher.settle();
-                }
-                return;
-            }
-        };
-        if !conn.flags.any(Flags::IDLE_WRITES) {
-            conn.last_active = (dispatcher.core.now / 1_000_000) as u32;
-        }
-        dispatcher.core.shared.counters.bytes_in.add(received as u64);
-        let offered = kept + received;
-        let data = if copied { &mut self.read_buffer[..offered] } else { tail.bytes_mut() };
-        let Some(taken) = dispatcher.call(id, |handler, cx| handler.on_read(cx, data)) else {
-            return dispatcher.settle();
-        };
-        if taken == offered && kept == 0 {
-            return dispatcher.settle();
-        }
-        if taken <= offered && copied {
-            tail.replace(&self.read_buffer[taken..offered]);
-        } else if taken <= offered {
-            tail.consume(taken);
-        }
-        keep_tail(&mut dispatcher.core, id, tail, taken, offered);
-        dispatcher.settle();
-    }
-
-    /// Offers what was left untaken once more, nothing new having arrived.
-    fn offer_tail(&mut self, id: ConnId) {
-        let dispatcher = &mut self.dispatcher;
-        let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let mut tail = conn.take_tail();
-        if tail.is_empty() {
-            return conn.put_tail(tail);
-        }
-        let offered = tail.len();
-        let data = tail.bytes_mut();
-        let taken = dispatcher.call(id, |handler, cx| handler.on_read(cx, data));
-        if let Some(taken) = taken {
-            tail.consume(taken.min(offered));
-            keep_tail(&mut dispatcher.core, id, tail, taken, offered);
-        }
-        dispatcher.settle();
-    }
-
-    fn peer_finished(&mut self, id: ConnId) {
-        let dispatcher = &mut self.dispatcher;
-        if let Some(conn) = dispatcher.core.conns.get_mut(id.0) {
-            conn.flags.insert(Flags::PEER_EOF);
-            dispatcher.call(id, |handler, cx| handler.on_eof(cx));
-            if let Some(conn) = dispatcher.core.conns.get_mut(id.0) {
-                conn.put_tail(Tail::default());
-            }
-        }
-        dispatcher.settle();
-    }
-
-    /// The poller tells of an end while nothing is read: it is noticed, without a spin.
-    fn ended_while_resting(&mut self, event: Event) {
-        let dispatcher = &mut self.dispatcher;
-        let id = event.id;
-        if event.error
-            && let Some(error) = dispatcher.backend.take_error(id.index())
-        {
-            dispatcher.core.doom(id, Close::Io(error));
-            return dispatcher.settle();
-        }
-        let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        if (event.hup || event.error) && conn.flags.any(Flags::PEER_EOF) {
-            // Nobody is there to read an answer.
-            dispatcher.core.doom(id, Close::Io(io::ErrorKind::BrokenPipe.into()));
-            return dispatcher.settle();
-        }
-        if !conn.flags.any(Flags::ENDING)
-            && conn.tail_len() == 0
-            && dispatcher.backend.at_eof(id.index())
-        {
-            return self.peer_finished(id);
-        }
-        conn.flags.insert(Flags::SAW_FIN);
-        conn.flags.set(Flags::SAW_HUP, event.hup || event.error);
-        dispatcher.update_interest(id);
-        dispatcher.settle();
-    }
-
-    /// Input of a connection that lingers: thrown away until the peer's FIN.
-    fn discard(&mut self, id: ConnId) {
-        let limit = self.dispatcher.core.config.linger_bytes_max;
-        let received = self.dispatcher.backend.recv(id.index(), &mut self.read_buffer);
-        let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        match received {
-            Ok(n) if n > 0 => {
-                let discarded = &mut conn.extra_mut().discarded;
-                *discarded += n;
-                if *discarded > limit {
-                    self.dispatcher.release(id, false);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(_) | Err(_) => self.dispatcher.release(id, false),
         }
     }
 
@@ -313,6 +178,8 @@ impl Reactor {
                 task(self);
                 self.dispatcher.settle();
             }
+            Mail::Accepted(listener, socket, peer) => self.accepted(listener, socket, peer),
+            Mail::Shutdown(within, report) => self.begin_shutdown(within, report),
             Mail::Stop => self.running = false,
         }
     }
@@ -343,6 +210,7 @@ impl Reactor {
             Purpose::Linger => dispatcher.release(id, false),
             Purpose::Flush => dispatcher.core.doom(id, Close::CloseTimeout),
             Purpose::Accept => self.accept_again(id),
+            Purpose::Leave => self.finish_leaving(id),
         }
         self.dispatcher.settle();
     }
@@ -390,22 +258,6 @@ impl Reactor {
     fn may_call(&self, id: ConnId, unless: Flags) -> bool {
         let conn = self.dispatcher.core.conns.get(id.0);
         conn.is_some_and(|conn| !conn.flags.any(unless))
-    }
-}
-
-/// Keeps the tail that `on_read` left when it took `taken` of the bytes `offered`.
-fn keep_tail(core: &mut Core, id: ConnId, tail: Tail, taken: usize, offered: usize) {
-    let over = tail.len() > core.config.input_max;
-    let Some(conn) = core.conns.get_mut(id.0) else {
-        return;
-    };
-    if taken > offered {
-        let message = format!("on_read claims {taken} of {offered} bytes");
-        core.doom(id, Close::Error(io::Error::other(message)));
-    } else if over {
-        core.doom(id, Close::InputLimit);
-    } else if !conn.flags.any(Flags::ENDING) {
-        conn.put_tail(tail);
     }
 }
 

@@ -27,14 +27,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::acceptor::{Limit, ListenerId, Listening};
+use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
-use crate::config::Config;
+use crate::config::{Config, ListenOptions};
+use crate::group::Group;
+use crate::handle::Handle;
 use crate::handler::EvHandler;
 use crate::mail::ReactorShared;
 use crate::mailbox::Mailbox;
 use crate::reactor::Reactor;
-use crate::server::Handle;
 use crate::stats::Counters;
 pub use crate::sys::sim::Faults;
 use crate::sys::sim::{Kernel, SimBackend};
@@ -107,12 +108,10 @@ impl Simulation {
         };
         let id = ListenerId(u16::try_from(self.listeners.len()).expect("too many listeners"));
         self.listeners.push(wire);
-        self.reactor.listeners.push(Some(Listening {
-            socket: Socket::Sim(socket),
-            addr: Addr::unix(None),
-            shared: false,
-            limit: max_connections.map(|max| Arc::new(Limit::new(max))),
-        }));
+        let options = ListenOptions { max_connections, ..ListenOptions::default() };
+        let group = Group::new(Addr::unix(None), None, &options, None, 1, Vec::new());
+        let listening = Listening::new(Arc::new(group), Some(Socket::Sim(socket)));
+        self.reactor.listeners.push(listening);
         self.reactor.accept(id, factory).expect("a new listener has no acceptor yet");
         id
     }

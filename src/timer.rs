@@ -45,6 +45,8 @@ pub(crate) enum Purpose {
     Flush,
     /// A listener that backs off tries again.
     Accept,
+    /// A listener that leaves its group has waited for what was under way.
+    Leave,
 }
 
 /// A timer taken from the heap, about to be called.

@@ -12,7 +12,7 @@
 //! - Writing to a peer that is gone is `EPIPE` or a reset, never a signal.
 
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::addr::Addr;
@@ -24,6 +24,7 @@ pub(crate) mod listen;
 pub(crate) mod net;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
+pub(crate) mod steer;
 
 pub(crate) use epoll::Epoll as Native;
 use epoll::EventfdBell;
@@ -138,6 +139,13 @@ impl Backend {
         forward!(self.now())
     }
 
+    /// Nanoseconds on a monotonic clock that is cheap to read and moves in steps of some
+    /// milliseconds.
+    #[inline]
+    pub(crate) fn coarse_now(&self) -> u64 {
+        forward!(self.coarse_now())
+    }
+
     /// Sleeps until something is ready; the number of events.
     #[inline]
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -165,6 +173,17 @@ impl Backend {
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
         forward!(self.accept(index))
+    }
+
+    /// Accepts a connection with the descriptor kept for the purpose, and closes it; false if
+    /// not even that works.
+    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+        forward!(self.turn_away(index))
+    }
+
+    /// The descriptor in a slot; a simulated one has none.
+    pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        forward!(self.descriptor(index))
     }
 
     /// Reads once; 0 is the peer's FIN.

@@ -143,6 +143,11 @@ pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
 }
 
+/// A descriptor to keep in reserve.
+pub(crate) fn spare() -> io::Result<OwnedFd> {
+    std::fs::File::open("/dev/null").map(OwnedFd::from)
+}
+
 /// A second descriptor of the same socket, close-on-exec.
 pub(crate) fn duplicate(fd: &impl AsFd) -> io::Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned()

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -258,6 +259,10 @@ impl SimBackend {
         self.kernel.borrow().now
     }
 
+    pub(crate) fn coarse_now(&self) -> u64 {
+        self.now()
+    }
+
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
         let kernel = &mut *self.kernel.borrow_mut();
         kernel.waits += 1;
@@ -348,6 +353,23 @@ impl SimBackend {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         Ok((Socket::Sim(kernel.open(wire)), Addr::unix(None)))
+    }
+
+    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+        let kernel = &mut *self.kernel.borrow_mut();
+        let Ok(listener) = self.fd(index).and_then(|fd| kernel.wire_of(fd)) else {
+            return false;
+        };
+        let turned_away = kernel.wires[listener].backlog.pop_front();
+        if let Some(wire) = turned_away {
+            kernel.wires[wire].closed = true;
+            kernel.wires[wire].we_finished = true;
+        }
+        turned_away.is_some()
+    }
+
+    pub(crate) fn descriptor(&self, _index: usize) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     pub(crate) fn recv(&mut self, index: usize, into: &mut [u8]) -> io::Result<usize> {
