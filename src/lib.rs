@@ -1,5 +1,7 @@
 //! An event-driven network framework: pinned reactors that dispatch to event handlers.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod acceptor;
 mod addr;
 mod buf;
