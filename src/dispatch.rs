@@ -102,7 +102,7 @@ impl Dispatcher {
     }
 
     fn open_unsettled(&mut self, id: ConnId) {
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.now_ms;
         if let Some(conn) = self.core.conns.get_mut(id.0) {
             conn.flags.insert(Flags::OPENED);
             conn.last_active = now_ms;
@@ -206,14 +206,14 @@ impl Dispatcher {
         match self.backend.send(id.index(), &core.scratch) {
             Ok(sent) => {
                 core.shared.counters.bytes_out.add(sent as u64);
-                if !conn.flags.any(Flags::IDLE_READS) {
-                    conn.last_active = (core.now / 1_000_000) as u32;
-                }
+                conn.sent(sent, core.now_ms);
                 if sent < core.scratch.len() {
+                    conn.flags.insert(Flags::BLOCKED);
                     conn.queue(&core.queued).push(&core.scratch[sent..]);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.flags.insert(Flags::BLOCKED);
                 conn.queue(&core.queued).push(&core.scratch);
             }
             Err(error) => conn.fail_output(error),
@@ -225,10 +225,12 @@ impl Dispatcher {
     /// of the turn.
     fn flush(&mut self, id: ConnId) {
         for _ in 0..FLUSHES_PER_TURN {
-            let now_ms = self.core.now_ms();
             let Some(conn) = self.core.conns.get_mut(id.0) else {
                 return;
             };
+            if conn.flags.any(Flags::BLOCKED) {
+                return;
+            }
             let Some(out) = conn.out.as_deref_mut() else {
                 return;
             };
@@ -239,18 +241,17 @@ impl Dispatcher {
                     drop(slices);
                     out.advance(sent);
                     self.core.shared.counters.bytes_out.add(sent as u64);
-                    if sent > 0 && !conn.flags.any(Flags::IDLE_READS) {
-                        conn.last_active = now_ms;
-                    }
                     if out.is_empty() {
                         conn.out = None;
-                        return;
+                    } else if sent < offered {
+                        conn.flags.insert(Flags::BLOCKED);
                     }
-                    if sent < offered {
-                        return;
-                    }
+                    conn.sent(sent, self.core.now_ms);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drop(slices);
+                    conn.flags.insert(Flags::BLOCKED);
+                }
                 Err(error) => {
                     drop(slices);
                     return conn.fail_output(error);
