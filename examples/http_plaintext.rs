@@ -141,6 +141,13 @@ enum Connection {
     Closes,
 }
 
+enum Page {
+    Plaintext,
+    Json,
+    Root,
+    Missing,
+}
+
 /// What is to be known of a request's headers.
 struct Facts {
     connection: Connection,
@@ -204,16 +211,16 @@ fn answer(cx: &mut Ctx<'_>, answers: &Answers, request: &Request<'_, '_>, connec
     if !body && method != "HEAD" {
         return send(cx, &answers.not_allowed, connection, true);
     }
-    match path(request.path.unwrap_or_default()) {
-        "/plaintext" => send(cx, &answers.plaintext, connection, body),
-        "/json" => {
+    match page(request.path.unwrap_or_default()) {
+        Page::Plaintext => send(cx, &answers.plaintext, connection, body),
+        Page::Json => {
             send(cx, &answers.json, connection, body);
             if body {
                 cx.write(serialize(&MESSAGE, &mut [0; MESSAGE_MAX]));
             }
         }
-        "/" => send(cx, &answers.root, connection, body),
-        _ => send(cx, &answers.not_found, connection, body),
+        Page::Root => send(cx, &answers.root, connection, body),
+        Page::Missing => send(cx, &answers.not_found, connection, body),
     }
 }
 
@@ -232,9 +239,22 @@ fn send(cx: &mut Ctx<'_>, answer: &Answer, connection: Connection, body: bool) {
     cx.write(&answer.bytes[answer.head..end]);
 }
 
-/// The path of a request's target: without its query and, in the form that proxies get, without
-/// scheme and host.
+/// What a request's target names.
 #[inline]
+fn page(target: &str) -> Page {
+    match target {
+        "/plaintext" => Page::Plaintext,
+        "/json" => Page::Json,
+        "/" => Page::Root,
+        _ => match path(target) {
+            path if path != target => page(path),
+            _ => Page::Missing,
+        },
+    }
+}
+
+/// The path of a target: without its query and, in the form that proxies get, without scheme
+/// and host.
 fn path(target: &str) -> &str {
     let path = match target.split_once("://") {
         Some((_, rest)) if !target.starts_with('/') => {
@@ -255,6 +275,7 @@ fn facts(request: &Request<'_, '_>) -> Option<Facts> {
         let (name, value) = (header.name, header.value);
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => hosts += 1,
+            10 if name.eq_ignore_ascii_case("connection") && value == b"keep-alive" => keeps = true,
             10 if name.eq_ignore_ascii_case("connection") => {
                 for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                     closes |= option.eq_ignore_ascii_case(b"close");
