@@ -71,7 +71,6 @@ struct Answers {
 
 impl Answers {
     fn now() -> Answers {
-        #[allow(clippy::disallowed_methods, reason = "the date is no timer")]
         let date = httpdate::fmt_http_date(SystemTime::now());
         let mut buffer = [0; MESSAGE_MAX];
         let length = serialize(&MESSAGE, &mut buffer).len();
