@@ -62,6 +62,10 @@ impl Simulation {
     ///
     /// # Panics
     /// If `config` does not validate.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the epoch has to be some instant, no matter which"
+    )]
     pub fn with(seed: u64, faults: Faults, config: Config) -> Simulation {
         if let Err(error) = config.validate() {
             panic!("{error}");

@@ -11,6 +11,8 @@
 //! - `EINTR` is never seen outside; `WouldBlock` is the only error that means "later".
 //! - Writing to a peer that is gone is `EPIPE` or a reset, never a signal.
 
+#![allow(clippy::disallowed_methods)] // clocks are read here, and nowhere else
+
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
