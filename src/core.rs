@@ -323,7 +323,9 @@ impl Core {
     }
 
     pub(crate) fn pause_reads(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id.0) {
+        if let Some(conn) = self.conns.get_mut(id.0)
+            && !conn.flags.any(Flags::ENDING)
+        {
             conn.flags.insert(Flags::PAUSED);
             self.touch(id);
         }

@@ -330,7 +330,7 @@ fn hard_case_04_descriptors_are_close_on_exec() {
 }
 
 /// The ways to end a connection in one of its callbacks, alone and on top of each other.
-const WAYS: [&str; 8] = [
+const WAYS: [&str; 11] = [
     "close",
     "abort",
     "error",
@@ -339,6 +339,9 @@ const WAYS: [&str; 8] = [
     "abort close",
     "close abort",
     "close error",
+    "replace close",
+    "close replace",
+    "replace error",
 ];
 
 fn end(cx: &mut Ctx<'_>, log: &Log, way: &str) -> io::Result<()> {
