@@ -339,7 +339,9 @@ impl Core {
     }
 
     pub(crate) fn pause_reads(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id.0) {
+        if let Some(conn) = self.conns.get_mut(id.0)
+            && !conn.flags.any(Flags::ENDING)
+        {
             self.shared.counters.paused.add(u64::from(!conn.flags.any(Flags::RESTS)));
             conn.flags.insert(Flags::PAUSED);
             self.touch(id);

@@ -142,22 +142,27 @@ impl Dispatcher {
     /// A handler asked for by a callback: of a new slot, or in the place of another, which is
     /// told.
     fn install(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
-        let Some(conn) = self.core.conns.get(id.0) else {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
             return drop_isolated(Some(handler));
         };
+        if conn.flags.any(Flags::ENDING) {
+            return drop_isolated(Some(handler)); // the old one sees the end
+        }
         if !conn.flags.any(Flags::OPENED) {
             return self.put_handler(id, handler);
         }
+        conn.flags.insert(Flags::DOOMED); // nothing takes effect in a last callback
         self.call(id, |old, cx| {
             old.on_close(cx, &Close::Replaced);
             Ok(())
         });
-        self.settle_current();
-        self.put_handler(id, handler);
-        if self.core.conns.get(id.0).is_some_and(|conn| !conn.flags.any(Flags::ENDING)) {
-            self.open_unsettled(id);
-            self.settle_current();
+        self.core.current = ConnId::NONE;
+        if let Some(conn) = self.core.conns.get_mut(id.0) {
+            conn.flags.remove(Flags::DOOMED);
         }
+        self.put_handler(id, handler);
+        self.open_unsettled(id);
+        self.settle_current();
         if self.core.conns.get(id.0).is_some_and(|conn| conn.tail_len() > 0) {
             self.core.defer(id, Flags::OFFER_DUE);
         }
