@@ -108,6 +108,11 @@ impl OutQueue {
         unsent.take(IOVECS_MAX).collect()
     }
 
+    /// All that waits, as one piece.
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        self.chunks.iter().flat_map(|chunk| chunk.unsent()).copied().collect()
+    }
+
     /// Drops the first `n` bytes, which were sent.
     pub(crate) fn advance(&mut self, mut n: usize) {
         assert!(n <= self.len, "more was sent than was queued");

@@ -18,6 +18,24 @@ pub(crate) enum Kind {
     Listener,
     /// A handler without a socket.
     Detached,
+    /// A stream that is not connected yet.
+    Connecting,
+    /// The socket of one attempt to connect.
+    Attempt,
+    /// A descriptor of the user's.
+    Source,
+}
+
+impl Kind {
+    /// Whether it has a handler that counts as open.
+    pub(crate) fn has_handler(self) -> bool {
+        !matches!(self, Kind::Listener | Kind::Attempt)
+    }
+
+    /// Whether it takes bytes to send.
+    pub(crate) fn has_output(self) -> bool {
+        matches!(self, Kind::Stream | Kind::Connecting)
+    }
 }
 
 /// A set of the facts below.
@@ -59,6 +77,8 @@ impl Flags {
     pub(crate) const IDLE_WRITES: Flags = Flags(1 << 15);
     /// The kernel took less than it was offered, and has not told since that there is room.
     pub(crate) const BLOCKED: Flags = Flags(1 << 16);
+    /// `on_open` is due.
+    pub(crate) const OPEN_DUE: Flags = Flags(1 << 17);
 
     /// No more output is accepted.
     pub(crate) const OUTPUT_SHUT: Flags =
@@ -238,6 +258,10 @@ impl Conn {
         self.flags.remove(Flags::BLOCKED);
         self.flags.insert(Flags::OUT_FAILED);
         self.extra_mut().send_error.get_or_insert(error);
+    }
+
+    pub(crate) fn take_remote(&mut self) -> Option<Arc<RemoteState>> {
+        self.extra.as_mut()?.remote.take()
     }
 
     pub(crate) fn take_send_error(&mut self) -> Option<io::Error> {

@@ -6,6 +6,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::buf::{Gauge, OutQueue};
 use crate::close::Close;
 use crate::config::{Config, SCRATCH_MAX};
 use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
+use crate::connector;
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::ReactorShared;
@@ -24,6 +26,20 @@ use crate::slab::Slab;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::sys::Backend;
 use crate::timer::{Purpose, TimerId, Timers};
+
+/// What takes a connection that leaves its reactor.
+pub(crate) type DetachFn = Box<dyn FnOnce(Detached)>;
+
+/// A connection that has left its reactor; see [`Ctx::detach`](crate::Ctx::detach).
+#[derive(Debug)]
+pub struct Detached {
+    /// The socket: non-blocking, its options as they were.
+    pub socket: OwnedFd,
+    /// Bytes that arrived and that `on_read` did not take.
+    pub unread: Vec<u8>,
+    /// Bytes that were written and that the system did not take yet.
+    pub unsent: Vec<u8>,
+}
 
 pub(crate) struct Core {
     pub(crate) conns: Slab<Conn>,
@@ -42,6 +58,10 @@ pub(crate) struct Core {
     pub(crate) deferred: Vec<ConnId>,
     /// Handlers to put in their slots.
     pub(crate) incoming: Vec<(ConnId, Box<dyn EvHandler>)>,
+    /// Connections to make.
+    pub(crate) connects: Vec<connector::Request>,
+    /// Connections to hand out, and to whom.
+    pub(crate) detaching: Vec<(ConnId, DetachFn)>,
     /// Nanoseconds since `epoch`, read once a turn.
     pub(crate) now: u64,
     /// The same in milliseconds, modulo 2^32: the unit of idle timeouts.
@@ -72,6 +92,8 @@ impl Core {
             doomed: Vec::new(),
             deferred: Vec::new(),
             incoming: Vec::new(),
+            connects: Vec::new(),
+            detaching: Vec::new(),
             now: 0,
             now_ms: 0,
             epoch,
@@ -105,7 +127,7 @@ impl Core {
     /// scratch buffer's bound or the high mark, whichever is nearer.
     fn limit_scratch(&mut self) {
         self.scratch_limit = match self.conns.get(self.current.0) {
-            Some(conn) if conn.kind == Kind::Stream && !conn.flags.any(Flags::OUTPUT_SHUT) => {
+            Some(conn) if conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT) => {
                 self.config.output_high.saturating_sub(conn.queued()).min(SCRATCH_MAX)
             }
             _ => 0,
@@ -113,7 +135,7 @@ impl Core {
     }
 
     pub(crate) fn insert(&mut self, conn: Conn) -> ConnId {
-        if conn.kind != Kind::Listener {
+        if conn.kind.has_handler() {
             self.shared.counters.open.add(1);
         }
         ConnId(self.conns.insert(conn))
@@ -124,8 +146,34 @@ impl Core {
     pub(crate) fn add(&mut self, handler: Box<dyn EvHandler>) -> ConnId {
         let id = self.insert(Conn::new(Kind::Detached, Addr::NONE, NO_LISTENER));
         self.incoming.push((id, handler));
-        self.defer(id, Flags::default());
+        self.defer(id, Flags::OPEN_DUE);
         id
+    }
+
+    /// An existing stream joins; `on_open` comes when the present callback is over.
+    pub(crate) fn adopt(
+        &mut self,
+        net: &mut Backend,
+        socket: impl Into<OwnedFd>,
+        handler: Box<dyn EvHandler>,
+    ) -> io::Result<ConnId> {
+        let (socket, peer) = crate::sys::adopt_stream(socket.into())?;
+        let id = self.insert(Conn::new(Kind::Stream, peer, NO_LISTENER));
+        net.install(id.index(), socket);
+        self.incoming.push((id, handler));
+        self.defer(id, Flags::OPEN_DUE);
+        Ok(id)
+    }
+
+    /// The connection leaves the reactor when the present callback is over.
+    pub(crate) fn detach(&mut self, id: ConnId, then: DetachFn) {
+        let Some(conn) = self.conns.get(id.0) else {
+            return;
+        };
+        if matches!(conn.kind, Kind::Stream | Kind::Source) && !conn.flags.any(Flags::ENDING) {
+            self.detaching.push((id, then));
+            self.touch(id);
+        }
     }
 
     pub(crate) fn replace(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
@@ -133,6 +181,16 @@ impl Core {
             self.incoming.push((id, handler));
             self.touch(id);
         }
+    }
+
+    /// Whether something is left to settle beside the current connection.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+            || !self.doomed.is_empty()
+            || !self.incoming.is_empty()
+            || !self.connects.is_empty()
+            || !self.detaching.is_empty()
     }
 
     /// Marks a connection as changed.
@@ -214,7 +272,7 @@ impl Core {
     fn accepts_output(&self, id: ConnId) -> bool {
         self.conns
             .get(id.0)
-            .is_some_and(|conn| conn.kind == Kind::Stream && !conn.flags.any(Flags::OUTPUT_SHUT))
+            .is_some_and(|conn| conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT))
     }
 
     fn queue_of(&mut self, id: ConnId, push: impl FnOnce(&mut OutQueue)) {

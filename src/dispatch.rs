@@ -10,7 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
 use crate::config::FLUSHES_PER_TURN;
-use crate::conn::{Flags, Kind, NO_LISTENER};
+use crate::conn::{Flags, Kind};
+use crate::connector::Connector;
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
 use crate::handler::{ConnId, EvHandler};
@@ -27,6 +28,7 @@ pub(crate) struct Dispatcher {
     watched: u64,
     /// Callbacks longer than this are logged, in nanoseconds.
     slow_callback: u64,
+    pub(crate) connector: Connector,
     /// Listeners one of whose connections has ended, for their limits.
     pub(crate) released: Vec<u16>,
 }
@@ -40,8 +42,13 @@ impl Dispatcher {
             core,
             watched: 0,
             slow_callback,
+            connector: Connector::default(),
             released: Vec::new(),
         }
+    }
+
+    pub(crate) fn drop_handler(&mut self, id: ConnId) {
+        drop_isolated(self.handlers.get_mut(id.index()).and_then(Option::take));
     }
 
     pub(crate) fn put_handler(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
@@ -115,10 +122,7 @@ impl Dispatcher {
     #[inline]
     pub(crate) fn settle(&mut self) {
         self.settle_current();
-        if !self.core.dirty.is_empty()
-            || !self.core.doomed.is_empty()
-            || !self.core.incoming.is_empty()
-        {
+        if self.core.has_work() {
             self.settle_others();
         }
     }
@@ -129,11 +133,15 @@ impl Dispatcher {
             for (id, handler) in std::mem::take(&mut self.core.incoming) {
                 self.install(id, handler);
             }
-            if let Some(id) = self.core.dirty.pop() {
+            if let Some(request) = self.core.connects.pop() {
+                self.begin_connect(request);
+            } else if let Some(id) = self.core.dirty.pop() {
                 self.settle_conn(id);
+            } else if let Some((id, then)) = self.core.detaching.pop() {
+                self.hand_out(id, then);
             } else if let Some((id, why)) = self.core.doomed.pop() {
                 self.finish(id, why);
-            } else if self.core.incoming.is_empty() {
+            } else if !self.core.has_work() {
                 return;
             }
         }
@@ -145,11 +153,11 @@ impl Dispatcher {
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return drop_isolated(Some(handler));
         };
-        if conn.flags.any(Flags::ENDING) {
-            return drop_isolated(Some(handler)); // the old one sees the end
-        }
         if !conn.flags.any(Flags::OPENED) {
             return self.put_handler(id, handler);
+        }
+        if conn.flags.any(Flags::ENDING) {
+            return drop_isolated(Some(handler)); // the old one sees the end
         }
         conn.flags.insert(Flags::DOOMED); // nothing takes effect in a last callback
         self.call(id, |old, cx| {
@@ -328,108 +336,6 @@ impl Dispatcher {
                 self.core.doom(id, Close::Io(error));
             }
         }
-    }
-
-    /// The output of a closing connection is flushed: send the FIN, and linger if the peer may
-    /// still be sending, so that no reset destroys what it has not read.
-    fn finish_closing(&mut self, id: ConnId) {
-        let linger = self.core.config.linger_timeout;
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let peer_done = conn.flags.any(Flags::PEER_EOF);
-        let why = if peer_done { Close::Peer } else { Close::Local };
-        if conn.kind != Kind::Stream || peer_done || linger.is_zero() {
-            return self.core.doom(id, why);
-        }
-        self.backend.shutdown_write(id.index());
-        self.end_handler(id, &why);
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return;
-        };
-        conn.flags.insert(Flags::LINGERING);
-        self.core.set_internal(id, Purpose::Linger, linger, 0);
-        self.update_interest(id);
-    }
-
-    /// Ends `id`: last callback, then socket and slot.
-    fn finish(&mut self, id: ConnId, why: Close) {
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let why = match (why, conn.take_send_error()) {
-            (Close::Local | Close::Peer, Some(error)) => Close::Io(error),
-            (why, _) => why,
-        };
-        self.end_handler(id, &why);
-        self.release(id, why.resets());
-    }
-
-    /// `on_close`, the end of the timers and of the handler.
-    fn end_handler(&mut self, id: ConnId, why: &Close) {
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let opened = conn.flags.take(Flags::OPENED);
-        conn.flags.insert(Flags::DOOMED);
-        self.core.timers.cancel_all(&mut conn.timers);
-        conn.out = None;
-        conn.take_tail();
-        if let Some(remote) = conn.extra_mut().remote.take() {
-            remote.open.store(false, crate::sync::Ordering::Release);
-        }
-        conn.put_tail(crate::buf::Tail::default());
-        if opened {
-            self.core.shared.counters.closed[why.index()].add(1);
-            self.call(id, |handler, cx| {
-                handler.on_close(cx, why);
-                Ok(())
-            });
-            self.core.current = ConnId::NONE;
-        }
-        if let Some(handler) = self.handlers.get_mut(id.index()) {
-            drop_isolated(handler.take());
-        }
-        if let Some(conn) = self.core.conns.get_mut(id.0) {
-            conn.flags.remove(Flags::DOOMED);
-        }
-    }
-
-    /// Gives socket and slot back; from here on the id finds nothing.
-    pub(crate) fn release(&mut self, id: ConnId, reset: bool) {
-        let Some(mut conn) = self.core.conns.remove(id.0) else {
-            return;
-        };
-        self.core.timers.cancel_all(&mut conn.timers);
-        if reset {
-            self.backend.reset(id, conn.interest);
-        } else {
-            self.backend.close(id, conn.interest);
-        }
-        if conn.kind != Kind::Listener {
-            let counters = &self.core.shared.counters;
-            counters.open.subtract(1);
-            counters.paused.subtract(u64::from(conn.flags.any(Flags::RESTS)));
-        }
-        if conn.kind == Kind::Stream && conn.listener != NO_LISTENER {
-            self.released.push(conn.listener);
-        }
-    }
-
-    /// Ends everything, as the reactor stops.
-    pub(crate) fn stop_all(&mut self) {
-        for index in 0..self.core.conns.slots() {
-            let Some(key) = self.core.conns.key_at(index) else {
-                continue;
-            };
-            let id = ConnId(key);
-            match self.core.conns.get(key).map(|conn| (conn.kind, conn.flags)) {
-                Some((Kind::Listener, _)) => self.release(id, false),
-                Some((_, flags)) if flags.any(Flags::LINGERING) => self.release(id, false),
-                _ => self.core.doom(id, Close::Stopped),
-            }
-        }
-        self.settle();
     }
 }
 

@@ -98,15 +98,16 @@
 
 // The loop has one clock, and nothing may block it: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
-
 #![warn(missing_docs, unreachable_pub)]
 
 mod acceptor;
 mod addr;
 mod buf;
 mod close;
+mod closing;
 mod config;
 mod conn;
+mod connector;
 mod core;
 mod ctx;
 mod dispatch;
@@ -121,12 +122,14 @@ mod pin;
 mod placement;
 mod reactor;
 mod remote;
+mod resolver;
 mod server;
 mod shutdown;
 mod signal;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slab;
+mod source;
 mod stats;
 mod sync;
 mod sys;
@@ -136,6 +139,8 @@ pub use acceptor::ListenerId;
 pub use addr::Addr;
 pub use close::Close;
 pub use config::{Config, ListenOptions};
+pub use connector::{ConnectOptions, Retry, Target};
+pub use core::Detached;
 pub use ctx::{Ctx, Out, Traffic};
 pub use endpoint::{Endpoint, IpVersion};
 pub use handle::{Handle, Shutdown};
@@ -146,5 +151,6 @@ pub use reactor::Reactor;
 pub use remote::Remote;
 pub use server::{Running, Server, serve};
 pub use signal::stop_on_signals;
+pub use source::Readiness;
 pub use stats::Stats;
 pub use timer::TimerId;

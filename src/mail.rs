@@ -1,5 +1,7 @@
 //! What other threads can tell a reactor.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -23,6 +25,8 @@ pub(crate) enum Mail {
     Task(Box<dyn FnOnce(&mut Reactor) + Send>),
     /// A connection of a listener, accepted by another reactor for this one.
     Accepted(u16, Socket, Addr),
+    /// The addresses of a name, for a connection under way.
+    Resolved(ConnId, io::Result<Vec<SocketAddr>>),
     /// Shut down gracefully within this time, and say how many connections were cut.
     Shutdown(Option<Duration>, Sender<usize>),
     Stop,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::addr::Addr;
 use crate::close::Close;
 use crate::config::Config;
 use crate::conn::{Flags, Kind};
+use crate::connector::{ConnectOptions, Target};
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
 use crate::dispatch::Dispatcher;
@@ -18,6 +20,7 @@ use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::{Mail, ReactorShared};
 use crate::shutdown::ShuttingDown;
+use crate::source::Readiness;
 use crate::sys::{Backend, DOORBELL, Event, Wait};
 use crate::timer::{Fired, Purpose, TimerId};
 
@@ -114,7 +117,7 @@ impl Reactor {
     /// How long the poller may sleep: not at all while work is left, else until the next timer.
     fn wait(&self) -> Wait {
         let core = &self.dispatcher.core;
-        if self.mail_left || !core.deferred.is_empty() {
+        if self.mail_left || !core.deferred.is_empty() || core.has_work() {
             return Wait::No;
         }
         let longest = nanos(core.config.poll_timeout_max);
@@ -143,8 +146,19 @@ impl Reactor {
         match conn.kind {
             Kind::Stream => self.stream_ready(event),
             Kind::Listener => self.accept_ready(conn.listener, event.id),
-            Kind::Detached => {}
+            Kind::Source => self.source_ready(event),
+            Kind::Attempt => {
+                self.dispatcher.attempt_ready(event);
+                self.dispatcher.settle();
+            }
+            Kind::Detached | Kind::Connecting => {}
         }
+    }
+
+    fn source_ready(&mut self, event: Event) {
+        let ready = Readiness::of(event);
+        self.dispatcher.call(event.id, |handler, cx| handler.on_ready(cx, ready));
+        self.dispatcher.settle();
     }
 
     fn read_mail(&mut self) {
@@ -181,6 +195,7 @@ impl Reactor {
             }
             Mail::Accepted(listener, socket, peer) => self.accepted(listener, socket, peer),
             Mail::Shutdown(within, report) => self.begin_shutdown(within, report),
+            Mail::Resolved(id, found) => self.dispatcher.resolved(id, found),
             Mail::Stop => self.running = false,
         }
     }
@@ -211,6 +226,9 @@ impl Reactor {
             Purpose::Linger => dispatcher.release(id, false),
             Purpose::Flush => dispatcher.core.doom(id, Close::CloseTimeout),
             Purpose::Accept => self.accept_again(id),
+            Purpose::Stagger => dispatcher.next_attempt(id),
+            Purpose::ConnectTimeout => dispatcher.connect_timed_out(id),
+            Purpose::Retry => dispatcher.try_connect(id),
             Purpose::Leave => self.finish_leaving(id),
         }
         self.dispatcher.settle();
@@ -243,7 +261,7 @@ impl Reactor {
             conn.flags.remove(Flags::DEFERRED);
             let drained = conn.flags.take(Flags::DRAIN_DUE);
             let offer = conn.flags.take(Flags::OFFER_DUE);
-            if !conn.flags.any(Flags::OPENED | Flags::LINGERING) {
+            if conn.flags.take(Flags::OPEN_DUE) && !conn.flags.any(Flags::ENDING) {
                 self.dispatcher.open(id);
             }
             if drained && self.may_call(id, Flags::ENDING) {
@@ -299,12 +317,49 @@ impl Reactor {
         self.dispatcher.core.add(Box::new(handler))
     }
 
+    /// Connects to `target`; see [`Ctx::connect`].
+    pub fn connect(
+        &mut self,
+        target: impl Into<Target>,
+        options: &ConnectOptions,
+        handler: impl EvHandler,
+    ) -> ConnId {
+        self.dispatcher.core.connect(target.into(), options.clone(), Box::new(handler))
+    }
+
+    /// Takes over a connected stream socket; see [`Ctx::adopt`].
+    ///
+    /// # Errors
+    /// As of [`Ctx::adopt`].
+    pub fn adopt(
+        &mut self,
+        socket: impl Into<OwnedFd>,
+        handler: impl EvHandler,
+    ) -> io::Result<ConnId> {
+        let Dispatcher { core, backend, .. } = &mut self.dispatcher;
+        core.adopt(backend, socket, Box::new(handler))
+    }
+
+    /// Watches any descriptor; see [`Ctx::add_source`].
+    ///
+    /// # Errors
+    /// As of [`Ctx::add_source`].
+    pub fn add_source(
+        &mut self,
+        fd: impl Into<OwnedFd>,
+        watch: Readiness,
+        handler: impl EvHandler,
+    ) -> io::Result<ConnId> {
+        let Dispatcher { core, backend, .. } = &mut self.dispatcher;
+        core.add_source(backend, fd.into(), watch, Box::new(handler))
+    }
+
     /// A connection of this reactor; `None` if it is gone or ending. What is done to it takes
     /// effect when the present setup or task is over.
     pub fn conn(&mut self, id: ConnId) -> Option<Ctx<'_>> {
         let dispatcher = &mut self.dispatcher;
         let conn = dispatcher.core.conns.get(id.0)?;
-        if conn.flags.any(Flags::ENDING) || conn.kind == Kind::Listener {
+        if conn.flags.any(Flags::ENDING) || !conn.kind.has_handler() {
             return None;
         }
         Some(Ctx { core: &mut dispatcher.core, net: &mut dispatcher.backend, id })
@@ -317,7 +372,7 @@ impl Reactor {
         let live = keys.filter(|&key| {
             conns
                 .get(key)
-                .is_some_and(|conn| conn.kind != Kind::Listener && !conn.flags.any(Flags::ENDING))
+                .is_some_and(|conn| conn.kind.has_handler() && !conn.flags.any(Flags::ENDING))
         });
         live.map(ConnId).collect()
     }

@@ -3,7 +3,7 @@
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use crate::conn::{Flags, Kind};
+use crate::conn::Flags;
 use crate::core::nanos;
 use crate::handler::ConnId;
 use crate::reactor::Reactor;
@@ -30,6 +30,7 @@ impl Reactor {
         for id in self.conn_ids() {
             self.say_goodbye(id);
         }
+        self.dispatcher.cancel_connects();
     }
 
     /// Tells a handler that the server is shutting down.
@@ -45,7 +46,7 @@ impl Reactor {
     /// Whether the shutdown is over: all gone, or out of time.
     pub(crate) fn check_shutdown(&mut self) {
         let core = &self.dispatcher.core;
-        let Some(shutdown) = &self.shutdown else {
+        let Some(shutdown) = &mut self.shutdown else {
             return;
         };
         let late = core.now >= shutdown.deadline;
@@ -54,9 +55,9 @@ impl Reactor {
         }
         let cut = (0..core.conns.slots())
             .filter_map(|index| core.conns.at(index))
-            .filter(|conn| conn.kind != Kind::Listener && !conn.flags.any(Flags::LINGERING))
+            .filter(|conn| conn.kind.has_handler() && !conn.flags.any(Flags::LINGERING))
             .count();
-        for report in &shutdown.reports {
+        for report in shutdown.reports.drain(..) {
             let _ = report.send(cut); // nobody may be waiting
         }
         self.running = false;

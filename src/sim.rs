@@ -126,6 +126,14 @@ impl Simulation {
         Peer { kernel: self.kernel.clone(), wire }
     }
 
+    /// The next attempt of the reactor to connect, oldest first; it hangs until it is answered.
+    pub fn outgoing(&mut self) -> Option<Outgoing> {
+        let mut kernel = self.kernel.borrow_mut();
+        let wires = &mut kernel.outgoing;
+        let wire = wires.pop_front()?;
+        Some(Outgoing(Peer { kernel: self.kernel.clone(), wire }))
+    }
+
     /// The reactor, to add handlers and to look into.
     pub fn reactor(&mut self) -> &mut Reactor {
         &mut self.reactor
@@ -212,6 +220,28 @@ pub struct Calls {
     pub interest_changes: u64,
     /// `epoll_wait`.
     pub waits: u64,
+}
+
+/// An attempt of the reactor to connect that waits for an answer.
+#[derive(Debug)]
+pub struct Outgoing(Peer);
+
+impl Outgoing {
+    /// Accepts: the connection is made.
+    pub fn accept(self) -> Peer {
+        self.0.kernel.borrow_mut().wires[self.0.wire].connecting = false;
+        self.0
+    }
+
+    /// Refuses, as a port does that nobody listens on.
+    pub fn refuse(self) {
+        self.0.kernel.borrow_mut().refuse(self.0.wire);
+    }
+
+    /// Whether the reactor has given up.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.is_released()
+    }
 }
 
 /// The far end of a simulated connection.

@@ -34,6 +34,8 @@ pub(crate) struct Counters {
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) turned_away: Counter,
+    pub(crate) connected: Counter,
+    pub(crate) connect_errors: Counter,
     pub(crate) open: Counter,
     pub(crate) closed: [Counter; close::KINDS],
     pub(crate) bytes_in: Counter,
@@ -58,6 +60,10 @@ pub struct Stats {
     pub accept_errors: u64,
     /// Clients turned away at once because there was no descriptor for them.
     pub turned_away: u64,
+    /// Connections made.
+    pub connected: u64,
+    /// Connections that could not be made.
+    pub connect_errors: u64,
     /// Connections and other handlers that are there now.
     pub open: u64,
     /// Connections ended, by kind, in the order of [`Close::KIND_NAMES`].
@@ -106,6 +112,8 @@ impl Counters {
             accepted: self.accepted.value(),
             accept_errors: self.accept_errors.value(),
             turned_away: self.turned_away.value(),
+            connected: self.connected.value(),
+            connect_errors: self.connect_errors.value(),
             open: self.open.value(),
             closed: std::array::from_fn(|kind| self.closed[kind].value()),
             bytes_in: self.bytes_in.value(),
@@ -129,6 +137,8 @@ impl Stats {
             accepted: sum.accepted + one.accepted,
             accept_errors: sum.accept_errors + one.accept_errors,
             turned_away: sum.turned_away + one.turned_away,
+            connected: sum.connected + one.connected,
+            connect_errors: sum.connect_errors + one.connect_errors,
             open: sum.open + one.open,
             closed: std::array::from_fn(|kind| sum.closed[kind] + one.closed[kind]),
             bytes_in: sum.bytes_in + one.bytes_in,

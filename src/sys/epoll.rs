@@ -228,6 +228,10 @@ impl Epoll {
         turned_away
     }
 
+    pub(crate) fn take(&mut self, index: usize) -> Option<Socket> {
+        self.fds.get_mut(index)?.take().map(Socket::Fd)
+    }
+
     pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
         self.fd(index).ok()
     }

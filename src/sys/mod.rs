@@ -18,9 +18,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::addr::Addr;
+use crate::connector::{ConnectOptions, Destination};
 use crate::handler::ConnId;
 use crate::mailbox::Doorbell;
 
+pub(crate) mod connect;
 pub(crate) mod epoll;
 pub(crate) mod listen;
 pub(crate) mod net;
@@ -177,6 +179,29 @@ impl Backend {
         forward!(self.accept(index))
     }
 
+    /// Begins to connect; the socket is writable when that has succeeded or failed.
+    pub(crate) fn connect(
+        &mut self,
+        destination: &Destination,
+        options: &ConnectOptions,
+    ) -> io::Result<Socket> {
+        match self {
+            Backend::Native(_) => connect::begin(destination, options).map(Socket::Fd),
+            #[cfg(feature = "sim")]
+            Backend::Sim(backend) => backend.connect(),
+        }
+    }
+
+    /// Whether a socket is connected to itself.
+    pub(crate) fn is_self_connected(&self, index: usize) -> bool {
+        self.descriptor(index).is_some_and(connect::is_self_connected)
+    }
+
+    /// Takes a socket out of its slot, still registered if it was.
+    pub(crate) fn take(&mut self, index: usize) -> Option<Socket> {
+        forward!(self.take(index))
+    }
+
     /// Accepts a connection with the descriptor kept for the purpose, and closes it; false if
     /// not even that works.
     pub(crate) fn turn_away(&mut self, index: usize) -> bool {
@@ -239,4 +264,11 @@ impl Backend {
     pub(crate) fn reset(&mut self, id: ConnId, interest: Interest) {
         forward!(self.reset(id, interest));
     }
+}
+
+/// Prepares a connected stream socket made elsewhere; its peer's address comes with it.
+pub(crate) fn adopt_stream(fd: OwnedFd) -> io::Result<(Socket, Addr)> {
+    let peer = net::peer_addr(&fd)?;
+    net::set_nonblocking(&fd)?;
+    Ok((Socket::Fd(fd), peer))
 }
