@@ -244,6 +244,9 @@ impl Reactor {
             let offer = conn.flags.take(Flags::OFFER_DUE);
             if !conn.flags.any(Flags::OPENED | Flags::LINGERING) {
                 self.dispatcher.open(id);
+                if self.shutdown.is_some() {
+                    self.say_goodbye(id);
+                }
             }
             if drained && self.may_call(id, Flags::ENDING) {
                 self.dispatcher.call(id, |handler, cx| handler.on_drain(cx));
