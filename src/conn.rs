@@ -22,7 +22,7 @@ pub(crate) enum Kind {
 
 /// A set of the facts below.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Flags(u16);
+pub(crate) struct Flags(u32);
 
 impl Flags {
     /// `on_open` was called, so `on_close` will be.
@@ -57,6 +57,8 @@ impl Flags {
     pub(crate) const IDLE_READS: Flags = Flags(1 << 14);
     /// Only writes renew the idle timeout.
     pub(crate) const IDLE_WRITES: Flags = Flags(1 << 15);
+    /// The kernel took less than it was offered, and has not told since that there is room.
+    pub(crate) const BLOCKED: Flags = Flags(1 << 16);
 
     /// No more output is accepted.
     pub(crate) const OUTPUT_SHUT: Flags =
@@ -177,6 +179,22 @@ impl Conn {
         wanted
     }
 
+    /// Notes that the kernel took `n` bytes.
+    #[inline]
+    pub(crate) fn sent(&mut self, n: usize, now_ms: u32) {
+        if n > 0 && !self.flags.any(Flags::IDLE_READS) {
+            self.last_active = now_ms;
+        }
+    }
+
+    /// Notes that bytes have come.
+    #[inline]
+    pub(crate) fn received(&mut self, now_ms: u32) {
+        if !self.flags.any(Flags::IDLE_WRITES) {
+            self.last_active = now_ms;
+        }
+    }
+
     /// Bytes queued because the kernel did not take them.
     pub(crate) fn queued(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())
@@ -217,6 +235,7 @@ impl Conn {
     /// Output is dropped from now on; the first error is kept for the end.
     pub(crate) fn fail_output(&mut self, error: io::Error) {
         self.out = None;
+        self.flags.remove(Flags::BLOCKED);
         self.flags.insert(Flags::OUT_FAILED);
         self.extra_mut().send_error.get_or_insert(error);
     }

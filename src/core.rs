@@ -44,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) incoming: Vec<(ConnId, Box<dyn EvHandler>)>,
     /// Nanoseconds since `epoch`, read once a turn.
     pub(crate) now: u64,
+    /// The same in milliseconds, modulo 2^32: the unit of idle timeouts.
+    pub(crate) now_ms: u32,
     epoch: Instant,
     pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<ReactorShared>,
@@ -71,6 +73,7 @@ impl Core {
             deferred: Vec::new(),
             incoming: Vec::new(),
             now: 0,
+            now_ms: 0,
             epoch,
             config,
             shared,
@@ -84,9 +87,10 @@ impl Core {
         self.epoch + Duration::from_nanos(self.now)
     }
 
-    /// Milliseconds of the turn's time, modulo 2^32: the unit of idle timeouts.
-    pub(crate) fn now_ms(&self) -> u32 {
-        (self.now / 1_000_000) as u32
+    /// A turn begins at `now`.
+    pub(crate) fn begin_turn(&mut self, now: u64) {
+        self.now = now;
+        self.now_ms = (now / 1_000_000) as u32;
     }
 
     /// A callback of `id` is about to run.
@@ -245,17 +249,25 @@ impl Core {
             return None;
         }
         let scratched = self.scratch.len();
-        let sent =
-            match net.send_vectored(index, &[IoSlice::new(&self.scratch), IoSlice::new(data)]) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => {
-                    conn.fail_output(error);
-                    self.scratch.clear();
-                    return Some(data.len());
-                }
-            };
+        let sent = if scratched == 0 {
+            net.send(index, data)
+        } else {
+            net.send_vectored(index, &[IoSlice::new(&self.scratch), IoSlice::new(data)])
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                conn.fail_output(error);
+                self.scratch.clear();
+                return Some(data.len());
+            }
+        };
+        conn.sent(sent, self.now_ms);
         self.shared.counters.bytes_out.add(sent as u64);
+        if sent < scratched + data.len() {
+            conn.flags.insert(Flags::BLOCKED);
+        }
         if sent < scratched {
             conn.queue(&self.queued).push(&self.scratch[sent..]);
         }
@@ -327,7 +339,9 @@ impl Core {
     }
 
     pub(crate) fn pause_reads(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id.0) {
+        if let Some(conn) = self.conns.get_mut(id.0)
+            && !conn.flags.any(Flags::ENDING)
+        {
             self.shared.counters.paused.add(u64::from(!conn.flags.any(Flags::RESTS)));
             conn.flags.insert(Flags::PAUSED);
             self.touch(id);
@@ -420,7 +434,7 @@ impl Core {
     }
 
     pub(crate) fn set_idle(&mut self, id: ConnId, after: Option<Duration>, renewed_by: Flags) {
-        let now_ms = self.now_ms();
+        let now_ms = self.now_ms;
         let Some(conn) = self.conns.get_mut(id.0) else {
             return;
         };

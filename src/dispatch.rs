@@ -102,7 +102,7 @@ impl Dispatcher {
     }
 
     fn open_unsettled(&mut self, id: ConnId) {
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.now_ms;
         if let Some(conn) = self.core.conns.get_mut(id.0) {
             conn.flags.insert(Flags::OPENED);
             conn.last_active = now_ms;
@@ -142,22 +142,27 @@ impl Dispatcher {
     /// A handler asked for by a callback: of a new slot, or in the place of another, which is
     /// told.
     fn install(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
-        let Some(conn) = self.core.conns.get(id.0) else {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
             return drop_isolated(Some(handler));
         };
+        if conn.flags.any(Flags::ENDING) {
+            return drop_isolated(Some(handler)); // the old one sees the end
+        }
         if !conn.flags.any(Flags::OPENED) {
             return self.put_handler(id, handler);
         }
+        conn.flags.insert(Flags::DOOMED); // nothing takes effect in a last callback
         self.call(id, |old, cx| {
             old.on_close(cx, &Close::Replaced);
             Ok(())
         });
-        self.settle_current();
-        self.put_handler(id, handler);
-        if self.core.conns.get(id.0).is_some_and(|conn| !conn.flags.any(Flags::ENDING)) {
-            self.open_unsettled(id);
-            self.settle_current();
+        self.core.current = ConnId::NONE;
+        if let Some(conn) = self.core.conns.get_mut(id.0) {
+            conn.flags.remove(Flags::DOOMED);
         }
+        self.put_handler(id, handler);
+        self.open_unsettled(id);
+        self.settle_current();
         if self.core.conns.get(id.0).is_some_and(|conn| conn.tail_len() > 0) {
             self.core.defer(id, Flags::OFFER_DUE);
         }
@@ -206,14 +211,14 @@ impl Dispatcher {
         match self.backend.send(id.index(), &core.scratch) {
             Ok(sent) => {
                 core.shared.counters.bytes_out.add(sent as u64);
-                if !conn.flags.any(Flags::IDLE_READS) {
-                    conn.last_active = (core.now / 1_000_000) as u32;
-                }
+                conn.sent(sent, core.now_ms);
                 if sent < core.scratch.len() {
+                    conn.flags.insert(Flags::BLOCKED);
                     conn.queue(&core.queued).push(&core.scratch[sent..]);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.flags.insert(Flags::BLOCKED);
                 conn.queue(&core.queued).push(&core.scratch);
             }
             Err(error) => conn.fail_output(error),
@@ -225,10 +230,12 @@ impl Dispatcher {
     /// of the turn.
     fn flush(&mut self, id: ConnId) {
         for _ in 0..FLUSHES_PER_TURN {
-            let now_ms = self.core.now_ms();
             let Some(conn) = self.core.conns.get_mut(id.0) else {
                 return;
             };
+            if conn.flags.any(Flags::BLOCKED) {
+                return;
+            }
             let Some(out) = conn.out.as_deref_mut() else {
                 return;
             };
@@ -239,18 +246,17 @@ impl Dispatcher {
                     drop(slices);
                     out.advance(sent);
                     self.core.shared.counters.bytes_out.add(sent as u64);
-                    if sent > 0 && !conn.flags.any(Flags::IDLE_READS) {
-                        conn.last_active = now_ms;
-                    }
                     if out.is_empty() {
                         conn.out = None;
-                        return;
+                    } else if sent < offered {
+                        conn.flags.insert(Flags::BLOCKED);
                     }
-                    if sent < offered {
-                        return;
-                    }
+                    conn.sent(sent, self.core.now_ms);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drop(slices);
+                    conn.flags.insert(Flags::BLOCKED);
+                }
                 Err(error) => {
                     drop(slices);
                     return conn.fail_output(error);

@@ -21,6 +21,7 @@ impl Reactor {
             return self.discard(id);
         }
         if conn.out.is_some() && (event.writable || event.hup || event.error) {
+            conn.flags.remove(Flags::BLOCKED);
             self.dispatcher.core.touch(id);
             self.dispatcher.settle();
         }
@@ -66,9 +67,7 @@ impl Reactor {
                 return;
             }
         };
-        if !conn.flags.any(Flags::IDLE_WRITES) {
-            conn.last_active = (dispatcher.core.now / 1_000_000) as u32;
-        }
+        conn.received(dispatcher.core.now_ms);
         dispatcher.core.shared.counters.bytes_in.add(received as u64);
         let offered = kept + received;
         let data = if copied { &mut self.read_buffer[..offered] } else { tail.bytes_mut() };

@@ -99,6 +99,8 @@
 // The loop has one clock, and nothing may block it: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod acceptor;
 mod addr;
 mod buf;
