@@ -63,3 +63,41 @@ impl Reactor {
         self.running = false;
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use crate::sim::Simulation;
+    use crate::{Ctx, EvHandler};
+
+    struct Told(Rc<Cell<u32>>);
+
+    impl EvHandler for Told {
+        fn on_read(&mut self, _cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            Ok(data.len())
+        }
+
+        fn on_shutdown(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+            self.0.set(self.0.get() + 1);
+            cx.close();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_handler_that_opens_after_the_shutdown_began_is_told() {
+        let mut sim = Simulation::new(1);
+        let told = Rc::new(Cell::new(0));
+        sim.reactor().add(Told(told.clone()));
+        let shutdown = sim.handle().shutdown(Duration::from_secs(10));
+        sim.settle();
+        assert_eq!(told.get(), 1);
+        assert!(!sim.turn(), "the reactor has nothing to wait for");
+        drop(sim); // which the reports would wait for
+        assert_eq!(shutdown.wait(), 0);
+    }
+}

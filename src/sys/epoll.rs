@@ -177,6 +177,7 @@ impl Epoll {
     }
 
     pub(crate) fn install(&mut self, index: usize, socket: Socket) {
+        #[allow(clippy::infallible_destructuring_match, reason = "not so with the feature sim")]
         let fd = match socket {
             Socket::Fd(fd) => fd,
             #[cfg(feature = "sim")]
