@@ -303,6 +303,8 @@ impl Reactor {
                 core.write_owned(backend, remote.id, bytes);
             }
             Mail::Notify(id, value) => {
+                self.dispatcher.open_first(id);
+                let core = &self.dispatcher.core;
                 if core.conns.get(id.0).is_some_and(|conn| !conn.flags.any(Flags::ENDING)) {
                     self.dispatcher.call(id, |handler, cx| handler.on_notify(cx, value));
                     self.dispatcher.settle();
@@ -338,6 +340,7 @@ impl Reactor {
         let id = fired.owner;
         match fired.purpose {
             Purpose::User => {
+                dispatcher.open_first(id);
                 dispatcher.call(id, |handler, cx| handler.on_timeout(cx, timer));
             }
             Purpose::Idle => self.idle_fired(timer, fired),

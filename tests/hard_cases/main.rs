@@ -7,3 +7,4 @@ mod common;
 mod bounds;
 mod bytes;
 mod identity;
+mod time;
