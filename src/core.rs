@@ -233,7 +233,7 @@ impl Core {
     /// One system call for the scratch and `data`, without a copy. Gives the bytes of `data`
     /// that are dealt with, the scratch being empty then; None if output waits already.
     fn send_direct(&mut self, net: &mut Backend, data: &[u8]) -> Option<usize> {
-        let index = self.current.index();
+        let (index, now_ms) = (self.current.index(), self.now_ms());
         let conn = self.conns.get_mut(self.current.0)?;
         if conn.out.is_some() {
             return None;
@@ -250,6 +250,9 @@ impl Core {
                 }
             };
         self.shared.counters.bytes_out.add(sent as u64);
+        if sent > 0 && !conn.flags.any(Flags::IDLE_READS) {
+            conn.last_active = now_ms;
+        }
         if sent < scratched {
             conn.queue().push(&self.scratch[sent..]);
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reev::sim::{Faults, Simulation};
-use reev::{Config, Ctx, EvHandler, TimerId};
+use reev::{Config, Ctx, EvHandler, TimerId, Traffic};
 
 use crate::common::{Log, What, each, usual};
 
@@ -268,6 +268,87 @@ fn hard_case_30_timers_of_closed_connections() {
         assert!(!lines[close..].iter().any(|line| line == "timeout"), "{way}: {lines:?}");
         // The new one's three, and that of the old one's socket while it lingers.
         assert_eq!(sim.handle().stats()[0].timers, 3 + u64::from(!peer.is_released()));
+    }
+}
+
+/// What happens every 60 ms while an idle timeout of 100 ms is set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Traffics {
+    Silence,
+    Reads,
+    SmallWrites,
+    LargeWrites,
+    LargeOwned,
+    /// Of output that was queued long before, as the peer reads it.
+    Flushes,
+}
+
+/// Planted: large writes, which are sent at once, do not count as traffic; the timeout fires at
+/// its first deadline whatever the traffic; reads count for `Traffic::Writes`.
+#[test]
+fn hard_case_30_idle_timeouts_count_both_directions() {
+    use Traffics::*;
+    for renewed_by in [Traffic::Both, Traffic::Reads, Traffic::Writes] {
+        for traffic in [Silence, Reads, SmallWrites, LargeWrites, LargeOwned, Flushes] {
+            let case = format!("{traffic:?} renewing {renewed_by:?}");
+            let mut sim = Simulation::new(1);
+            if traffic == Flushes {
+                sim.set_faults(Faults { send_buffer_max: 10, ..Faults::default() });
+            }
+            let log = Log::default();
+            let closed_at = Rc::new(Cell::new(None::<Instant>));
+            let listener = sim.listen({
+                let (log, closed_at) = (log.clone(), closed_at.clone());
+                move |_| {
+                    let closed_at = closed_at.clone();
+                    log.each("it", move |cx, what| {
+                        match what {
+                            What::Open => {
+                                if traffic == Flushes {
+                                    cx.write(&[1; 1000]);
+                                } else {
+                                    cx.set_periodic(60 * MS);
+                                }
+                                cx.idle_timeout_by(100 * MS, renewed_by);
+                            }
+                            What::Timeout(_) => match traffic {
+                                SmallWrites => cx.write(b"x"),
+                                LargeWrites => cx.write(&[1; 20_000]),
+                                LargeOwned => cx.write_owned(vec![1; 20_000]),
+                                _ => {}
+                            },
+                            What::Close(_) => closed_at.set(Some(cx.now())),
+                            other => return usual(cx, other),
+                        }
+                        Ok(0)
+                    })
+                }
+            });
+            let peer = sim.connect(listener);
+            sim.settle();
+            let start = sim.reactor().now();
+            for _ in 0..10 {
+                sim.advance(60 * MS);
+                if traffic == Reads {
+                    peer.send(b"x");
+                }
+                peer.receive();
+                sim.settle();
+            }
+            let lives = match renewed_by {
+                Traffic::Reads => traffic == Reads,
+                Traffic::Writes => traffic != Reads && traffic != Silence,
+                _ => traffic != Silence,
+            };
+            let lines = log.of("it");
+            assert_eq!(!lines.last().unwrap().starts_with("close"), lives, "{case}: {lines:?}");
+            if !lives {
+                assert_eq!(lines.last().unwrap(), "close idle_timeout", "{case}");
+                // Of the initial write of `Flushes`, the first bytes went at the start.
+                let after = closed_at.get().unwrap() - start;
+                assert!(after >= 100 * MS && after <= 102 * MS, "{case}: after {after:?}");
+            }
+        }
     }
 }
 
