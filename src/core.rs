@@ -297,7 +297,9 @@ impl Core {
         };
         if !conn.flags.any(Flags::DOOMED | Flags::LINGERING) {
             conn.flags.insert(Flags::DOOMED);
-            conn.out = None;
+            if conn.out.take().is_some() {
+                conn.flags.insert(Flags::OUT_FAILED);
+            }
             self.doomed.push((id, why));
         }
         if id == self.current {

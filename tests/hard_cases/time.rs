@@ -352,6 +352,35 @@ fn hard_case_30_idle_timeouts_count_both_directions() {
     }
 }
 
+/// An idle end that cuts output short is a reset, not a FIN that looks like a whole answer.
+/// Planted: it is a FIN.
+#[test]
+fn hard_case_30_an_idle_timeout_with_output_pending() {
+    for (written, reset) in [(0, false), (5, false), (1000, true)] {
+        let mut sim = Simulation::new(1);
+        sim.set_faults(Faults { send_buffer_max: 10, ..Faults::default() });
+        let listener = sim.listen(move |_| {
+            each(move |cx, what| {
+                if let What::Open = what {
+                    cx.idle_timeout(50 * MS);
+                    cx.write(&vec![1; written]);
+                }
+                usual(cx, what)
+            })
+        });
+        let peer = sim.connect(listener);
+        sim.settle();
+        let mut got = 0;
+        while got < written.min(5) {
+            got += peer.receive_at_most(5 - got).len();
+            sim.settle();
+        }
+        sim.advance(200 * MS);
+        assert!(peer.is_released());
+        assert_eq!((peer.saw_reset(), peer.saw_fin()), (reset, !reset), "{written} written");
+    }
+}
+
 /// The simulation's clock moves only as the loop sleeps, so a timeout that is rounded down is a
 /// spin, which `settle` reports, and one that is rounded up too far is a late timer. Planted:
 /// the sleep is cut to whole milliseconds; it is not capped.
