@@ -7,4 +7,5 @@ mod common;
 mod bounds;
 mod bytes;
 mod identity;
+mod memory;
 mod time;
