@@ -8,4 +8,5 @@ mod bounds;
 mod bytes;
 mod identity;
 mod memory;
+mod threads;
 mod time;
