@@ -182,6 +182,9 @@ impl Tail {
             // messages costs linear work.
             self.bytes.drain(..self.start);
             self.start = 0;
+            if self.bytes.capacity() > self.bytes.len().saturating_mul(4).max(CHUNK_MIN) {
+                self.bytes.shrink_to(self.bytes.len() * 2);
+            }
         }
     }
 

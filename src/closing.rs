@@ -49,8 +49,10 @@ impl Dispatcher {
             (Close::Local | Close::Peer, Some(error)) => Close::Io(error),
             (why, _) => why,
         };
+        // A FIN behind output that was cut short would make it look whole.
+        let cut = conn.flags.any(Flags::OUT_FAILED);
         self.end_handler(id, &why);
-        self.release(id, why.resets());
+        self.release(id, cut || why.resets());
     }
 
     /// `on_close`, the end of the timers and of the handler.

@@ -110,7 +110,8 @@ impl Default for Config {
 pub(crate) const REACTORS_MAX: usize = 1024;
 /// Scratch output is sent when it holds this much, not only at the end of a callback.
 pub(crate) const SCRATCH_MAX: usize = 64 << 10;
-/// Tails up to this size are copied in front of the next read; longer ones are read into.
+/// Tails up to this size, and up to half of the read buffer, are copied in front of the next
+/// read; longer ones are read into.
 pub(crate) const TAIL_COPY_MAX: usize = 4 << 10;
 /// Blocked output is queued in pieces of at least and at most these sizes.
 pub(crate) const CHUNK_MIN: usize = 4 << 10;
@@ -127,7 +128,6 @@ const OUTPUT_LOW: usize = 64 << 10;
 const OUTPUT_HIGH: usize = 256 << 10;
 const EVENTS_MAX: usize = 65_536;
 
-const _: () = assert!(TAIL_COPY_MAX <= READ_BUFFER_MIN);
 const _: () = assert!(CHUNK_MIN <= CHUNK_MAX && CHUNK_MAX <= SCRATCH_MAX);
 const _: () = assert!(OUTPUT_LOW < OUTPUT_HIGH);
 const _: () = assert!(READ_BUFFER_MIN <= READ_BUFFER && READ_BUFFER <= READ_BUFFER_MAX);

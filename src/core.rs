@@ -282,13 +282,10 @@ impl Core {
         self.touch(id);
     }
 
-    /// Sends the scratch and `data` at once if `data` is large, or the scratch is full, and
-    /// nothing waits before them. True if `data` is dealt with.
+    /// Sends the scratch and `data` at once if nothing waits before them: `data` is large, the
+    /// scratch is full, or a mark is near, which judges only what the system did not take. True
+    /// if `data` is dealt with.
     fn send_now(&mut self, net: &mut Backend, data: &[u8]) -> bool {
-        let small = data.len() < self.config.direct_write_min;
-        if small && self.scratch.len() + data.len() <= SCRATCH_MAX {
-            return false;
-        }
         let Some(sent) = self.send_direct(net, data) else {
             return false;
         };
@@ -371,7 +368,9 @@ impl Core {
         };
         if !conn.flags.any(Flags::DOOMED | Flags::LINGERING) {
             conn.flags.insert(Flags::DOOMED);
-            conn.out = None;
+            if conn.out.take().is_some() {
+                conn.flags.insert(Flags::OUT_FAILED);
+            }
             self.doomed.push((id, why));
         }
         if id == self.current {

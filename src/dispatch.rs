@@ -108,6 +108,16 @@ impl Dispatcher {
         self.settle();
     }
 
+    /// Has an added handler's first callback come before the one that is about to run.
+    #[inline]
+    pub(crate) fn open_first(&mut self, id: ConnId) {
+        let conn = self.core.conns.get_mut(id.0);
+        if conn.is_some_and(|conn| conn.flags.take(Flags::OPEN_DUE)) {
+            self.settle(); // puts the handler in its slot
+            self.open(id);
+        }
+    }
+
     fn open_unsettled(&mut self, id: ConnId) {
         let now_ms = self.core.now_ms;
         if let Some(conn) = self.core.conns.get_mut(id.0) {

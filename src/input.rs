@@ -45,7 +45,8 @@ impl Reactor {
         };
         let mut tail = conn.take_tail();
         let kept = tail.len();
-        let copied = kept <= TAIL_COPY_MAX;
+        // Half of the buffer stays free: a read of nothing would look like the peer's FIN.
+        let copied = kept <= TAIL_COPY_MAX.min(self.read_buffer.len() / 2);
         let received = if copied {
             self.read_buffer[..kept].copy_from_slice(tail.bytes());
             dispatcher.backend.recv(id.index(), &mut self.read_buffer[kept..])

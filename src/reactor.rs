@@ -39,8 +39,6 @@ pub struct Reactor {
     due: Vec<TimerId>,
     pub(crate) shutdown: Option<ShuttingDown>,
     pub(crate) running: bool,
-    /// When the last turn ended, in nanoseconds.
-    turn_ended: u64,
 }
 
 impl Reactor {
@@ -62,7 +60,6 @@ impl Reactor {
             due: Vec::new(),
             shutdown: None,
             running: true,
-            turn_ended: 0,
         }
     }
 
@@ -101,9 +98,8 @@ impl Reactor {
     }
 
     fn end_turn(&mut self, events: usize) {
-        self.turn_ended = self.dispatcher.backend.now();
         let core = &self.dispatcher.core;
-        let took = self.turn_ended - core.now;
+        let took = self.dispatcher.backend.now() - core.now;
         core.shared.counters.end_turn(took, events, core.timers.len(), core.queued.get());
         if took > nanos(core.config.slow_turn) {
             log::warn!(
@@ -121,13 +117,10 @@ impl Reactor {
             return Wait::No;
         }
         let longest = nanos(core.config.poll_timeout_max);
-        let sleep = match core.timers.next_deadline() {
-            Some(deadline) => deadline.saturating_sub(self.turn_ended).min(longest),
+        let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.deadline);
+        let sleep = match core.timers.next_deadline().into_iter().chain(shutdown).min() {
+            Some(next) => next.saturating_sub(self.dispatcher.backend.now()).min(longest),
             None => longest,
-        };
-        let sleep = match &self.shutdown {
-            Some(shutdown) => shutdown.deadline.saturating_sub(self.turn_ended).min(sleep),
-            None => sleep,
         };
         match sleep {
             0 => Wait::No,
@@ -182,7 +175,8 @@ impl Reactor {
                 core.write_owned(backend, remote.id, bytes);
             }
             Mail::Notify(id, value) => {
-                if core.conns.get(id.0).is_some_and(|conn| !conn.flags.any(Flags::ENDING)) {
+                self.dispatcher.open_first(id);
+                if self.is_live(id) && self.may_call(id, Flags::ENDING) {
                     self.dispatcher.call(id, |handler, cx| handler.on_notify(cx, value));
                     self.dispatcher.settle();
                 }
@@ -220,7 +214,10 @@ impl Reactor {
         let id = fired.owner;
         match fired.purpose {
             Purpose::User => {
-                dispatcher.call(id, |handler, cx| handler.on_timeout(cx, timer));
+                dispatcher.open_first(id);
+                if self.is_live(id) {
+                    self.dispatcher.call(id, |handler, cx| handler.on_timeout(cx, timer));
+                }
             }
             Purpose::Idle => self.idle_fired(timer, fired),
             Purpose::Linger => dispatcher.release(id, false),
@@ -275,6 +272,12 @@ impl Reactor {
                 self.offer_tail(id);
             }
         }
+    }
+
+    /// Whether `id` has had its `on_open` and may still be called.
+    fn is_live(&self, id: ConnId) -> bool {
+        let conn = self.dispatcher.core.conns.get(id.0);
+        conn.is_some_and(|conn| conn.flags.any(Flags::OPENED) && !conn.flags.any(Flags::DOOMED))
     }
 
     fn may_call(&self, id: ConnId, unless: Flags) -> bool {

@@ -301,3 +301,247 @@ impl Timers {
         self.place_of(node.slot, position as u32);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn owner(n: u64) -> ConnId {
+        ConnId(Key::from_bits(1 << 32 | n))
+    }
+
+    fn due(timers: &mut Timers, now: u64) -> Vec<TimerId> {
+        let mut due = Vec::new();
+        timers.collect_due(now, &mut due);
+        due
+    }
+
+    /// Planted: nodes are compared by deadline alone.
+    #[test]
+    fn hard_case_29_ties_fire_in_order_of_arming() {
+        let (mut timers, mut head) = (Timers::new(), NIL);
+        let armed: Vec<TimerId> =
+            (0..100).map(|_| timers.schedule(&mut head, owner(0), Purpose::User, 5, 0)).collect();
+        assert_eq!(due(&mut timers, 4), []);
+        assert_eq!(due(&mut timers, 5), armed);
+    }
+
+    /// Planted: `fire` does not look whether the timer still waits to be called.
+    #[test]
+    fn hard_case_29_a_collected_timer_can_be_cancelled_or_moved() {
+        let (mut timers, mut head) = (Timers::new(), NIL);
+        let mut arm = |head: &mut u32| timers.schedule(head, owner(0), Purpose::User, 5, 0);
+        let (cancelled, moved, fired) = (arm(&mut head), arm(&mut head), arm(&mut head));
+        assert_eq!(due(&mut timers, 5), [cancelled, moved, fired]);
+        assert!(timers.cancel(&mut head, cancelled));
+        assert!(timers.reset(moved, 4));
+        assert_eq!(timers.fire(cancelled, 5, |_| Some(&mut head)), None);
+        assert_eq!(timers.fire(moved, 5, |_| Some(&mut head)), None);
+        assert!(timers.fire(fired, 5, |_| Some(&mut head)).is_some());
+        assert!(!timers.cancel(&mut head, fired) && !timers.reset(fired, 9));
+        // The one that was moved waits for the next turn, though it is due.
+        assert_eq!(due(&mut timers, 5), [moved]);
+        assert!(timers.fire(moved, 5, |_| Some(&mut head)).is_some());
+        assert_eq!((timers.len(), head), (0, NIL));
+    }
+
+    /// Planted: the next deadline is counted from the call.
+    #[test]
+    fn hard_case_29_missed_periods_are_skipped_without_drift() {
+        let (mut timers, mut head) = (Timers::new(), NIL);
+        let id = timers.schedule(&mut head, owner(0), Purpose::User, 10, 10);
+        for (now, next) in [(10, 20), (25, 30), (30, 40), (99, 100), (1000, 1010)] {
+            assert_eq!(due(&mut timers, now), [id], "at {now}");
+            assert!(timers.fire(id, now, |_| Some(&mut head)).is_some());
+            assert_eq!(timers.next_deadline(), Some(next), "at {now}");
+            assert_eq!(due(&mut timers, now), [], "once, at {now}");
+        }
+        // The end of time is a deadline like another.
+        let last = timers.schedule(&mut head, owner(0), Purpose::User, u64::MAX - 1, u64::MAX);
+        timers.cancel(&mut head, id);
+        assert_eq!(due(&mut timers, u64::MAX), [last]);
+        assert!(timers.fire(last, u64::MAX, |_| Some(&mut head)).is_some());
+        assert_eq!(timers.next_deadline(), Some(u64::MAX));
+    }
+
+    /// Planted: a freed slot keeps its generation.
+    #[test]
+    fn hard_case_30_ids_are_never_reused() {
+        let (mut timers, mut head) = (Timers::new(), NIL);
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..1000 {
+            let id = timers.schedule(&mut head, owner(0), Purpose::User, n, 0);
+            assert!(seen.insert(id) && id != TimerId::NONE);
+            if n % 2 == 0 {
+                timers.cancel(&mut head, id);
+            } else {
+                assert_eq!(due(&mut timers, n), [id]);
+                timers.fire(id, n, |_| Some(&mut head));
+            }
+            assert_eq!(timers.owner(id), None);
+            assert!(!timers.cancel(&mut head, id) && !timers.reset(id, 1));
+        }
+        assert_eq!(timers.len(), 0);
+    }
+
+    #[test]
+    fn the_heap_shrinks_after_a_burst() {
+        let (mut timers, mut head) = (Timers::new(), NIL);
+        for n in 0..100_000 {
+            timers.schedule(&mut head, owner(0), Purpose::User, n, 0);
+        }
+        timers.cancel_all(&mut head);
+        assert_eq!((timers.len(), head), (0, NIL));
+        assert!(timers.heap.capacity() < 10_000, "{}", timers.heap.capacity());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Schedule {
+            owner: usize,
+            after: u64,
+            period: u64,
+        },
+        Cancel(usize),
+        Reset {
+            which: usize,
+            after: u64,
+        },
+        CancelAll(usize),
+        /// Time passes; what is due is called, and `cancelled` of the others meanwhile.
+        Advance {
+            by: u64,
+            cancelled: Option<usize>,
+        },
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let owner = 0..4usize;
+        let after = prop_oneof![0..3u64, 0..50u64, 0..1000u64];
+        let period = prop_oneof![3 => Just(0u64), 1 => 1..20u64];
+        prop_oneof![
+            4 => (owner.clone(), after.clone(), period)
+                .prop_map(|(owner, after, period)| Op::Schedule { owner, after, period }),
+            1 => any::<usize>().prop_map(Op::Cancel),
+            1 => (any::<usize>(), after).prop_map(|(which, after)| Op::Reset { which, after }),
+            1 => prop::bool::weighted(0.2)
+                .prop_flat_map(move |all| if all { owner.clone() } else { 9..10usize })
+                .prop_map(Op::CancelAll),
+            3 => (prop_oneof![0..5u64, 0..100u64], prop::option::of(any::<usize>()))
+                .prop_map(|(by, cancelled)| Op::Advance { by, cancelled }),
+        ]
+    }
+
+    /// The obvious implementation: a sorted map, searched from end to end.
+    #[derive(Default)]
+    struct Model {
+        sorted: BTreeMap<(u64, u64), (TimerId, usize, u64)>,
+        seq: u64,
+    }
+
+    impl Model {
+        fn push(&mut self, deadline: u64, id: TimerId, owner: usize, period: u64) {
+            self.sorted.insert((deadline, self.seq), (id, owner, period));
+            self.seq += 1;
+        }
+
+        fn remove(&mut self, id: TimerId) -> Option<(usize, u64)> {
+            let key = self.sorted.iter().find(|(_, timer)| timer.0 == id).map(|(&key, _)| key)?;
+            self.sorted.remove(&key).map(|(_, owner, period)| (owner, period))
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 300, failure_persistence: None, ..Default::default()
+        })]
+
+        /// Planted: `remove_at` does not sift up; a reset keeps the old sequence number; unlink
+        /// forgets the next one's link back.
+        #[test]
+        fn hard_case_29_timers_behave_as_a_sorted_map(ops in prop::collection::vec(op(), 1..120)) {
+            let (mut timers, mut heads, mut model) = (Timers::new(), [NIL; 4], Model::default());
+            let (mut now, mut all, mut owners) = (0u64, Vec::new(), HashMap::new());
+            for op in ops {
+                let pick = |which: usize| (!all.is_empty()).then(|| all[which % all.len()]);
+                match op {
+                    Op::Schedule { owner: o, after, period } => {
+                        let id = timers.schedule(
+                            &mut heads[o], owner(o as u64), Purpose::User, now + after, period,
+                        );
+                        prop_assert!(owners.insert(id, o).is_none(), "an id was used again");
+                        all.push(id);
+                        model.push(now + after, id, o, period);
+                    }
+                    Op::Cancel(which) => if let Some(id) = pick(which) {
+                        let done = timers.cancel(&mut heads[owners[&id]], id);
+                        prop_assert_eq!(done, model.remove(id).is_some());
+                    },
+                    Op::Reset { which, after } => if let Some(id) = pick(which) {
+                        let done = timers.reset(id, now + after);
+                        let was = model.remove(id);
+                        prop_assert_eq!(done, was.is_some());
+                        if let Some((owner, period)) = was {
+                            model.push(now + after, id, owner, period);
+                        }
+                    },
+                    Op::CancelAll(o) => if o < 4 {
+                        timers.cancel_all(&mut heads[o]);
+                        model.sorted.retain(|_, timer| timer.1 != o);
+                    },
+                    Op::Advance { by, cancelled } => {
+                        now += by;
+                        let due = due(&mut timers, now);
+                        let expected: Vec<TimerId> =
+                            model.sorted.range(..=(now, u64::MAX)).map(|(_, t)| t.0).collect();
+                        prop_assert_eq!(&due, &expected);
+                        let cancelled = cancelled.and_then(pick);
+                        if let Some(id) = cancelled {
+                            let done = timers.cancel(&mut heads[owners[&id]], id);
+                            prop_assert_eq!(done, model.sorted.values().any(|t| t.0 == id));
+                            if !due.contains(&id) {
+                                model.remove(id);
+                            }
+                        }
+                        for id in due {
+                            let o = owners[&id];
+                            let fired = timers.fire(id, now, |_| Some(&mut heads[o]));
+                            let (&(deadline, seq), &(_, _, period)) =
+                                model.sorted.iter().find(|(_, timer)| timer.0 == id).unwrap();
+                            model.sorted.remove(&(deadline, seq));
+                            if cancelled == Some(id) {
+                                prop_assert_eq!(fired, None);
+                                continue;
+                            }
+                            let expected = Fired {
+                                owner: owner(o as u64), purpose: Purpose::User, period,
+                            };
+                            prop_assert_eq!(fired, Some(expected));
+                            if period > 0 {
+                                let next = (deadline..).step_by(period as usize)
+                                    .find(|&at| at > now).unwrap();
+                                model.push(next, id, o, period);
+                            }
+                        }
+                    }
+                }
+                prop_assert_eq!(timers.len(), model.sorted.len());
+                let first = model.sorted.keys().next().map(|&(deadline, _)| deadline);
+                prop_assert_eq!(timers.next_deadline(), first);
+                for (o, &head) in heads.iter().enumerate() {
+                    let mine = model.sorted.values().filter(|timer| timer.1 == o).count();
+                    let mut linked = 0;
+                    let mut index = head;
+                    while let Some(timer) = timers.slots.at(index) {
+                        linked += 1;
+                        index = timer.next;
+                    }
+                    prop_assert_eq!(linked, mine, "in the list of owner {}", o);
+                }
+            }
+        }
+    }
+}

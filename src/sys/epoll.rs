@@ -295,3 +295,39 @@ impl Epoll {
         self.close(id, interest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Planted: the coarse timeout is cut to milliseconds.
+    #[test]
+    fn hard_case_31_a_poll_never_ends_before_its_timeout() {
+        for coarse in [false, true] {
+            let (mut epoll, _waker) = Epoll::new(8).unwrap();
+            epoll.coarse = coarse;
+            for micros in [1, 300, 1500] {
+                let timeout = Duration::from_micros(micros);
+                let before = epoll.now();
+                assert_eq!(epoll.wait(Wait::AtMost(timeout)).unwrap(), 0);
+                let slept = epoll.now() - before;
+                assert!(slept >= micros * 1000, "{slept} ns of {micros} us, coarse {coarse}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_doorbell_wakes_once_for_each_ring() {
+        let (mut epoll, waker) = Epoll::new(8).unwrap();
+        let crate::sys::Waker::Eventfd(bell) = &waker else {
+            unreachable!("a native poller has an eventfd");
+        };
+        for _ in 0..3 {
+            bell.ring();
+            bell.ring();
+            assert_eq!(epoll.wait(Wait::AtMost(Duration::from_secs(30))).unwrap(), 1);
+            assert_eq!(epoll.event(0).id, DOORBELL);
+            assert_eq!(epoll.wait(Wait::No).unwrap(), 0, "a ring needs no answer");
+        }
+    }
+}

@@ -4,4 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bounds;
+mod bytes;
 mod identity;
+mod memory;
+mod threads;
+mod time;
