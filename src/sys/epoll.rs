@@ -216,6 +216,9 @@ impl Epoll {
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
         let (fd, peer) = net::accept(self.fd(index)?)?;
+        if self.spare.is_none() {
+            self.spare = net::spare().ok(); // lost when descriptors ran out; they are back
+        }
         Ok((Socket::Fd(fd), peer))
     }
 
@@ -226,10 +229,6 @@ impl Epoll {
         let turned_away = self.fd(index).and_then(net::accept).is_ok();
         self.spare = net::spare().ok();
         turned_away
-    }
-
-    pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
-        self.fd(index).ok()
     }
 
     #[inline]
