@@ -217,6 +217,9 @@ impl Epoll {
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
         let (fd, peer) = net::accept(self.fd(index)?)?;
+        if self.spare.is_none() {
+            self.spare = net::spare().ok(); // lost when descriptors ran out; they are back
+        }
         Ok((Socket::Fd(fd), peer))
     }
 
@@ -233,8 +236,8 @@ impl Epoll {
         self.fds.get_mut(index)?.take().map(Socket::Fd)
     }
 
-    pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
-        self.fd(index).ok()
+    pub(crate) fn is_self_connected(&self, index: usize) -> bool {
+        self.fd(index).is_ok_and(super::connect::is_self_connected)
     }
 
     #[inline]

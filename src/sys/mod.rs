@@ -14,7 +14,7 @@
 #![allow(clippy::disallowed_methods)] // clocks are read here, and nowhere else
 
 use std::io::{self, IoSlice};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::addr::Addr;
@@ -194,7 +194,11 @@ impl Backend {
 
     /// Whether a socket is connected to itself.
     pub(crate) fn is_self_connected(&self, index: usize) -> bool {
-        self.descriptor(index).is_some_and(connect::is_self_connected)
+        match self {
+            Backend::Native(backend) => backend.is_self_connected(index),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => false,
+        }
     }
 
     /// Takes a socket out of its slot, still registered if it was.
@@ -206,11 +210,6 @@ impl Backend {
     /// not even that works.
     pub(crate) fn turn_away(&mut self, index: usize) -> bool {
         forward!(self.turn_away(index))
-    }
-
-    /// The descriptor in a slot; a simulated one has none.
-    pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
-        forward!(self.descriptor(index))
     }
 
     /// Reads once; 0 is the peer's FIN.

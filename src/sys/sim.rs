@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -395,10 +394,6 @@ impl SimBackend {
             kernel.wires[wire].we_finished = true;
         }
         turned_away.is_some()
-    }
-
-    pub(crate) fn descriptor(&self, _index: usize) -> Option<BorrowedFd<'_>> {
-        None
     }
 
     pub(crate) fn recv(&mut self, index: usize, into: &mut [u8]) -> io::Result<usize> {
