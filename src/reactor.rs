@@ -82,12 +82,13 @@ impl Reactor {
         let counters = &self.dispatcher.core.shared.counters;
         counters.turns.add(1);
         counters.events.add(ready as u64);
-        counters.timers.set(self.dispatcher.core.timers.len() as u64);
         if !self.running {
             self.dispatcher.core.shared.mailbox.close();
             self.inbox.clear();
             self.dispatcher.stop_all();
         }
+        let counters = &self.dispatcher.core.shared.counters;
+        counters.timers.set(self.dispatcher.core.timers.len() as u64);
         Ok(self.running)
     }
 
