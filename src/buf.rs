@@ -3,8 +3,10 @@
 //! [`OutQueue`] is output that the kernel did not take; [`Tail`] is input that the handler did
 //! not take.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::rc::Rc;
 
 use arrayvec::ArrayVec;
 use bytes::{Buf, Bytes};
@@ -34,14 +36,39 @@ impl Chunk {
     }
 }
 
+/// A number that all queues of a reactor count into.
+#[derive(Clone, Default)]
+pub(crate) struct Gauge(Rc<Cell<usize>>);
+
+impl Gauge {
+    pub(crate) fn get(&self) -> usize {
+        self.0.get()
+    }
+}
+
 /// Ordered output that waits for the peer.
-#[derive(Default)]
 pub(crate) struct OutQueue {
     chunks: VecDeque<Chunk>,
     len: usize,
+    /// Bytes in all queues of the reactor.
+    total: Gauge,
 }
 
 impl OutQueue {
+    pub(crate) fn new(total: &Gauge) -> OutQueue {
+        OutQueue { chunks: VecDeque::new(), len: 0, total: total.clone() }
+    }
+
+    fn grow(&mut self, n: usize) {
+        self.len += n;
+        self.total.0.set(self.total.0.get() + n);
+    }
+
+    fn shrink(&mut self, n: usize) {
+        self.len -= n;
+        self.total.0.set(self.total.0.get() - n);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -52,7 +79,7 @@ impl OutQueue {
 
     /// Copies `data` to the end.
     pub(crate) fn push(&mut self, mut data: &[u8]) {
-        self.len += data.len();
+        self.grow(data.len());
         if let Some(Chunk::Copied { bytes, .. }) = self.chunks.back_mut() {
             let room = CHUNK_MAX.saturating_sub(bytes.len()).min(data.len());
             bytes.extend_from_slice(&data[..room]);
@@ -71,7 +98,7 @@ impl OutQueue {
         if bytes.len() < CHUNK_MIN {
             return self.push(&bytes);
         }
-        self.len += bytes.len();
+        self.grow(bytes.len());
         self.chunks.push_back(Chunk::Shared(bytes));
     }
 
@@ -81,10 +108,15 @@ impl OutQueue {
         unsent.take(IOVECS_MAX).collect()
     }
 
+    /// All that waits, as one piece.
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        self.chunks.iter().flat_map(|chunk| chunk.unsent()).copied().collect()
+    }
+
     /// Drops the first `n` bytes, which were sent.
     pub(crate) fn advance(&mut self, mut n: usize) {
         assert!(n <= self.len, "more was sent than was queued");
-        self.len -= n;
+        self.shrink(n);
         while let Some(front) = self.chunks.front_mut() {
             let held = front.unsent().len();
             if n < held {
@@ -93,6 +125,12 @@ impl OutQueue {
             n -= held;
             self.chunks.pop_front();
         }
+    }
+}
+
+impl Drop for OutQueue {
+    fn drop(&mut self) {
+        self.shrink(self.len);
     }
 }
 
@@ -183,7 +221,8 @@ mod tests {
 
         #[test]
         fn the_queue_is_the_concatenation_of_what_was_pushed(ops in prop::collection::vec(op(), 1..24)) {
-            let mut queue = OutQueue::default();
+            let total = Gauge::default();
+            let mut queue = OutQueue::new(&total);
             let mut model = VecDeque::new();
             let mut next = 0u8;
             for op in ops {
@@ -204,6 +243,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(queue.len(), model.len());
+                prop_assert_eq!(total.get(), model.len());
                 let front: Vec<u8> = queue.slices().iter().flat_map(|s| s.to_vec()).collect();
                 prop_assert!(model.iter().copied().take(front.len()).eq(front.iter().copied()));
                 prop_assert_eq!(front.is_empty(), model.is_empty());

@@ -29,12 +29,14 @@ pub enum Close {
     CloseTimeout,
     /// The reactor was stopped.
     Stopped,
+    /// `Ctx::detach` handed the connection out.
+    Detached,
     /// `Ctx::replace` put another handler in this one's place; the connection lives on.
     Replaced,
 }
 
 /// The number of kinds of [`Close`], for counters by kind.
-pub(crate) const KINDS: usize = 12;
+pub(crate) const KINDS: usize = 13;
 
 impl Close {
     /// A short name that is stable across versions, for logs and metrics.
@@ -56,6 +58,7 @@ impl Close {
         "close_timeout",
         "stopped",
         "replaced",
+        "detached",
     ];
 
     pub(crate) fn index(&self) -> usize {
@@ -72,6 +75,7 @@ impl Close {
             Close::CloseTimeout => 9,
             Close::Stopped => 10,
             Close::Replaced => 11,
+            Close::Detached => 12,
         }
     }
 
@@ -101,6 +105,7 @@ impl fmt::Display for Close {
             Close::InputLimit => f.write_str("a message over the input bound"),
             Close::IdleTimeout => f.write_str("idle for too long"),
             Close::CloseTimeout => f.write_str("the peer did not read the rest in time"),
+            Close::Detached => f.write_str("handed out"),
             Close::Replaced => f.write_str("another handler took over"),
             Close::Stopped => f.write_str("the reactor was stopped"),
         }

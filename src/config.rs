@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use crate::placement::Placement;
+
 /// The settings of a server and its reactors. Start from the default and change fields:
 ///
 /// ```
@@ -63,6 +65,15 @@ pub struct Config {
     pub linger_bytes_max: usize,
     /// A poll never sleeps longer than this, whatever the timers say. Default 60 s.
     pub poll_timeout_max: Duration,
+    /// How long a listener that is closed goes on accepting connections whose handshake was
+    /// under way, new ones being steered away. Default 100 ms.
+    pub listener_grace: Duration,
+    /// How long a graceful shutdown waits for connections to end, where
+    /// [`Handle::shutdown`](crate::Handle::shutdown) gives no time of its own. Default 10 s.
+    pub shutdown_timeout: Duration,
+    /// A callback, or a turn as a whole, that takes longer than this is logged as a warning,
+    /// with the handler's name. Default 100 ms.
+    pub slow_turn: Duration,
     /// How long a listener rests after `accept` failed for want of a resource. Default 50 ms.
     pub accept_backoff: Duration,
 }
@@ -87,6 +98,9 @@ impl Default for Config {
             linger_timeout: Duration::from_secs(2),
             linger_bytes_max: 1 << 20,
             poll_timeout_max: Duration::from_secs(60),
+            listener_grace: Duration::from_millis(100),
+            shutdown_timeout: Duration::from_secs(10),
+            slow_turn: Duration::from_millis(100),
             accept_backoff: Duration::from_millis(50),
         }
     }
@@ -206,6 +220,12 @@ pub struct ListenOptions {
     /// Connections of this listener that may be open at once, over all reactors; at the limit
     /// new ones wait in the backlog. Default: no limit.
     pub max_connections: Option<usize>,
+    /// Which reactor gets a connection. Default: the kernel's choice.
+    pub placement: Placement,
+    /// With `reuse_port`: give a connection to the reactor that is pinned to the CPU on which
+    /// its packets arrive (SO_ATTACH_REUSEPORT_CBPF), so that the data stays in its caches.
+    /// Pays where the network card spreads connections over the CPUs. Linux. Default false.
+    pub cpu_steering: bool,
     /// Permissions of a Unix socket's path, such as `0o660`. Default: by the umask.
     pub unix_mode: Option<u32>,
 }
@@ -221,6 +241,8 @@ impl Default for ListenOptions {
             send_buffer: None,
             linger: None,
             max_connections: None,
+            placement: Placement::Kernel,
+            cpu_steering: false,
             unix_mode: None,
         }
     }
@@ -234,6 +256,8 @@ impl ListenOptions {
             "max_connections is 0, so that nobody could ever connect"
         } else if self.keepalive.is_some_and(|d| d.as_secs() == 0) {
             "keepalive is below one second"
+        } else if self.cpu_steering && (!self.reuse_port || self.placement != Placement::Kernel) {
+            "cpu_steering needs reuse_port and the kernel's placement"
         } else {
             return Ok(());
         };

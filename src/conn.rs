@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::addr::Addr;
-use crate::buf::{OutQueue, Tail};
+use crate::buf::{Gauge, OutQueue, Tail};
 use crate::remote::RemoteState;
 use crate::sys::Interest;
 use crate::timer;
@@ -18,11 +18,29 @@ pub(crate) enum Kind {
     Listener,
     /// A handler without a socket.
     Detached,
+    /// A stream that is not connected yet.
+    Connecting,
+    /// The socket of one attempt to connect.
+    Attempt,
+    /// A descriptor of the user's.
+    Source,
+}
+
+impl Kind {
+    /// Whether it has a handler that counts as open.
+    pub(crate) fn has_handler(self) -> bool {
+        !matches!(self, Kind::Listener | Kind::Attempt)
+    }
+
+    /// Whether it takes bytes to send.
+    pub(crate) fn has_output(self) -> bool {
+        matches!(self, Kind::Stream | Kind::Connecting)
+    }
 }
 
 /// A set of the facts below.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Flags(u16);
+pub(crate) struct Flags(u32);
 
 impl Flags {
     /// `on_open` was called, so `on_close` will be.
@@ -57,12 +75,18 @@ impl Flags {
     pub(crate) const IDLE_READS: Flags = Flags(1 << 14);
     /// Only writes renew the idle timeout.
     pub(crate) const IDLE_WRITES: Flags = Flags(1 << 15);
+    /// The kernel took less than it was offered, and has not told since that there is room.
+    pub(crate) const BLOCKED: Flags = Flags(1 << 16);
+    /// `on_open` is due.
+    pub(crate) const OPEN_DUE: Flags = Flags(1 << 17);
 
     /// No more output is accepted.
     pub(crate) const OUTPUT_SHUT: Flags =
         Flags(Self::OUT_FAILED.0 | Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
     /// The handler gets nothing more.
     pub(crate) const ENDING: Flags = Flags(Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
+    /// Reading rests until something is done about it.
+    pub(crate) const RESTS: Flags = Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0);
     /// No input is read.
     pub(crate) const READ_RESTS: Flags =
         Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0 | Self::PEER_EOF.0 | Self::ENDING.0);
@@ -124,28 +148,28 @@ pub(crate) struct Conn {
     pub(crate) timers: u32,
     /// Milliseconds since the reactor started, modulo 2^32, of the last traffic that counts.
     pub(crate) last_active: u32,
-    /// The acceptor it came from or, of a listener, its own; `NO_ACCEPTOR` for the rest.
-    pub(crate) acceptor: u16,
+    /// The listener it came from or is; `NO_LISTENER` for the rest.
+    pub(crate) listener: u16,
     pub(crate) flags: Flags,
     pub(crate) kind: Kind,
     /// What the poller is told to watch.
     pub(crate) interest: Interest,
 }
 
-/// The acceptor of a connection that was not accepted.
-pub(crate) const NO_ACCEPTOR: u16 = u16::MAX;
+/// The listener of a connection that was not accepted.
+pub(crate) const NO_LISTENER: u16 = u16::MAX;
 
 const _: () = assert!(size_of::<Option<Conn>>() <= 56, "an idle connection has to stay small");
 
 impl Conn {
-    pub(crate) fn new(kind: Kind, peer: Addr, acceptor: u16) -> Conn {
+    pub(crate) fn new(kind: Kind, peer: Addr, listener: u16) -> Conn {
         Conn {
             peer,
             out: None,
             extra: None,
             timers: timer::NIL,
             last_active: 0,
-            acceptor,
+            listener,
             flags: Flags::default(),
             kind,
             interest: Interest::UNREGISTERED,
@@ -175,13 +199,29 @@ impl Conn {
         wanted
     }
 
+    /// Notes that the kernel took `n` bytes.
+    #[inline]
+    pub(crate) fn sent(&mut self, n: usize, now_ms: u32) {
+        if n > 0 && !self.flags.any(Flags::IDLE_READS) {
+            self.last_active = now_ms;
+        }
+    }
+
+    /// Notes that bytes have come.
+    #[inline]
+    pub(crate) fn received(&mut self, now_ms: u32) {
+        if !self.flags.any(Flags::IDLE_WRITES) {
+            self.last_active = now_ms;
+        }
+    }
+
     /// Bytes queued because the kernel did not take them.
     pub(crate) fn queued(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())
     }
 
-    pub(crate) fn queue(&mut self) -> &mut OutQueue {
-        self.out.get_or_insert_default()
+    pub(crate) fn queue(&mut self, total: &Gauge) -> &mut OutQueue {
+        self.out.get_or_insert_with(|| Box::new(OutQueue::new(total)))
     }
 
     pub(crate) fn tail_len(&self) -> usize {
@@ -215,8 +255,13 @@ impl Conn {
     /// Output is dropped from now on; the first error is kept for the end.
     pub(crate) fn fail_output(&mut self, error: io::Error) {
         self.out = None;
+        self.flags.remove(Flags::BLOCKED);
         self.flags.insert(Flags::OUT_FAILED);
         self.extra_mut().send_error.get_or_insert(error);
+    }
+
+    pub(crate) fn take_remote(&mut self) -> Option<Arc<RemoteState>> {
+        self.extra.as_mut()?.remote.take()
     }
 
     pub(crate) fn take_send_error(&mut self) -> Option<io::Error> {
@@ -229,7 +274,7 @@ mod tests {
     use super::*;
 
     fn conn(flags: Flags) -> Conn {
-        let mut conn = Conn::new(Kind::Stream, Addr::NONE, NO_ACCEPTOR);
+        let mut conn = Conn::new(Kind::Stream, Addr::NONE, NO_LISTENER);
         conn.flags = flags;
         conn
     }
@@ -239,7 +284,7 @@ mod tests {
         let idle = conn(Flags::default());
         assert!(idle.wanted_interest() == Interest::READ);
         let mut blocked = conn(Flags::default());
-        blocked.queue().push(b"x");
+        blocked.queue(&Gauge::default()).push(b"x");
         assert!(blocked.wanted_interest() == Interest::READ | Interest::WRITE);
         blocked.out = None;
         assert!(blocked.wanted_interest() == Interest::READ);

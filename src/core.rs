@@ -6,24 +6,40 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::addr::Addr;
-use crate::buf::OutQueue;
+use crate::buf::{Gauge, OutQueue};
 use crate::close::Close;
 use crate::config::{Config, SCRATCH_MAX};
-use crate::conn::{Conn, Flags, Kind, NO_ACCEPTOR};
+use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
+use crate::connector;
+use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::ReactorShared;
 use crate::remote::{Remote, RemoteState};
-use crate::server::Handle;
 use crate::slab::Slab;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::sys::Backend;
 use crate::timer::{Purpose, TimerId, Timers};
+
+/// What takes a connection that leaves its reactor.
+pub(crate) type DetachFn = Box<dyn FnOnce(Detached)>;
+
+/// A connection that has left its reactor; see [`Ctx::detach`](crate::Ctx::detach).
+#[derive(Debug)]
+pub struct Detached {
+    /// The socket: non-blocking, its options as they were.
+    pub socket: OwnedFd,
+    /// Bytes that arrived and that `on_read` did not take.
+    pub unread: Vec<u8>,
+    /// Bytes that were written and that the system did not take yet.
+    pub unsent: Vec<u8>,
+}
 
 pub(crate) struct Core {
     pub(crate) conns: Slab<Conn>,
@@ -42,12 +58,20 @@ pub(crate) struct Core {
     pub(crate) deferred: Vec<ConnId>,
     /// Handlers to put in their slots.
     pub(crate) incoming: Vec<(ConnId, Box<dyn EvHandler>)>,
+    /// Connections to make.
+    pub(crate) connects: Vec<connector::Request>,
+    /// Connections to hand out, and to whom.
+    pub(crate) detaching: Vec<(ConnId, DetachFn)>,
     /// Nanoseconds since `epoch`, read once a turn.
     pub(crate) now: u64,
+    /// The same in milliseconds, modulo 2^32: the unit of idle timeouts.
+    pub(crate) now_ms: u32,
     epoch: Instant,
     pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<ReactorShared>,
     pub(crate) handle: Handle,
+    /// Bytes of output that wait for peers.
+    pub(crate) queued: Gauge,
     locals: HashMap<TypeId, Box<dyn Any>>,
 }
 
@@ -68,11 +92,15 @@ impl Core {
             doomed: Vec::new(),
             deferred: Vec::new(),
             incoming: Vec::new(),
+            connects: Vec::new(),
+            detaching: Vec::new(),
             now: 0,
+            now_ms: 0,
             epoch,
             config,
             shared,
             handle,
+            queued: Gauge::default(),
             locals: HashMap::new(),
         }
     }
@@ -81,9 +109,10 @@ impl Core {
         self.epoch + Duration::from_nanos(self.now)
     }
 
-    /// Milliseconds of the turn's time, modulo 2^32: the unit of idle timeouts.
-    pub(crate) fn now_ms(&self) -> u32 {
-        (self.now / 1_000_000) as u32
+    /// A turn begins at `now`.
+    pub(crate) fn begin_turn(&mut self, now: u64) {
+        self.now = now;
+        self.now_ms = (now / 1_000_000) as u32;
     }
 
     /// A callback of `id` is about to run.
@@ -98,7 +127,7 @@ impl Core {
     /// scratch buffer's bound or the high mark, whichever is nearer.
     fn limit_scratch(&mut self) {
         self.scratch_limit = match self.conns.get(self.current.0) {
-            Some(conn) if conn.kind == Kind::Stream && !conn.flags.any(Flags::OUTPUT_SHUT) => {
+            Some(conn) if conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT) => {
                 self.config.output_high.saturating_sub(conn.queued()).min(SCRATCH_MAX)
             }
             _ => 0,
@@ -106,7 +135,7 @@ impl Core {
     }
 
     pub(crate) fn insert(&mut self, conn: Conn) -> ConnId {
-        if conn.kind != Kind::Listener {
+        if conn.kind.has_handler() {
             self.shared.counters.open.add(1);
         }
         ConnId(self.conns.insert(conn))
@@ -115,10 +144,36 @@ impl Core {
     /// A handler without a socket joins; `on_open` is called before anything else, when the
     /// present callback is over.
     pub(crate) fn add(&mut self, handler: Box<dyn EvHandler>) -> ConnId {
-        let id = self.insert(Conn::new(Kind::Detached, Addr::NONE, NO_ACCEPTOR));
+        let id = self.insert(Conn::new(Kind::Detached, Addr::NONE, NO_LISTENER));
         self.incoming.push((id, handler));
-        self.defer(id, Flags::default());
+        self.defer(id, Flags::OPEN_DUE);
         id
+    }
+
+    /// An existing stream joins; `on_open` comes when the present callback is over.
+    pub(crate) fn adopt(
+        &mut self,
+        net: &mut Backend,
+        socket: impl Into<OwnedFd>,
+        handler: Box<dyn EvHandler>,
+    ) -> io::Result<ConnId> {
+        let (socket, peer) = crate::sys::adopt_stream(socket.into())?;
+        let id = self.insert(Conn::new(Kind::Stream, peer, NO_LISTENER));
+        net.install(id.index(), socket);
+        self.incoming.push((id, handler));
+        self.defer(id, Flags::OPEN_DUE);
+        Ok(id)
+    }
+
+    /// The connection leaves the reactor when the present callback is over.
+    pub(crate) fn detach(&mut self, id: ConnId, then: DetachFn) {
+        let Some(conn) = self.conns.get(id.0) else {
+            return;
+        };
+        if matches!(conn.kind, Kind::Stream | Kind::Source) && !conn.flags.any(Flags::ENDING) {
+            self.detaching.push((id, then));
+            self.touch(id);
+        }
     }
 
     pub(crate) fn replace(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
@@ -126,6 +181,16 @@ impl Core {
             self.incoming.push((id, handler));
             self.touch(id);
         }
+    }
+
+    /// Whether something is left to settle beside the current connection.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+            || !self.doomed.is_empty()
+            || !self.incoming.is_empty()
+            || !self.connects.is_empty()
+            || !self.detaching.is_empty()
     }
 
     /// Marks a connection as changed.
@@ -207,12 +272,12 @@ impl Core {
     fn accepts_output(&self, id: ConnId) -> bool {
         self.conns
             .get(id.0)
-            .is_some_and(|conn| conn.kind == Kind::Stream && !conn.flags.any(Flags::OUTPUT_SHUT))
+            .is_some_and(|conn| conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT))
     }
 
     fn queue_of(&mut self, id: ConnId, push: impl FnOnce(&mut OutQueue)) {
         if let Some(conn) = self.conns.get_mut(id.0) {
-            push(conn.queue());
+            push(conn.queue(&self.queued));
         }
         self.touch(id);
     }
@@ -233,28 +298,33 @@ impl Core {
     /// One system call for the scratch and `data`, without a copy. Gives the bytes of `data`
     /// that are dealt with, the scratch being empty then; None if output waits already.
     fn send_direct(&mut self, net: &mut Backend, data: &[u8]) -> Option<usize> {
-        let (index, now_ms) = (self.current.index(), self.now_ms());
+        let index = self.current.index();
         let conn = self.conns.get_mut(self.current.0)?;
         if conn.out.is_some() {
             return None;
         }
         let scratched = self.scratch.len();
-        let sent =
-            match net.send_vectored(index, &[IoSlice::new(&self.scratch), IoSlice::new(data)]) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => {
-                    conn.fail_output(error);
-                    self.scratch.clear();
-                    return Some(data.len());
-                }
-            };
+        let sent = if scratched == 0 {
+            net.send(index, data)
+        } else {
+            net.send_vectored(index, &[IoSlice::new(&self.scratch), IoSlice::new(data)])
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                conn.fail_output(error);
+                self.scratch.clear();
+                return Some(data.len());
+            }
+        };
+        conn.sent(sent, self.now_ms);
         self.shared.counters.bytes_out.add(sent as u64);
-        if sent > 0 && !conn.flags.any(Flags::IDLE_READS) {
-            conn.last_active = now_ms;
+        if sent < scratched + data.len() {
+            conn.flags.insert(Flags::BLOCKED);
         }
         if sent < scratched {
-            conn.queue().push(&self.scratch[sent..]);
+            conn.queue(&self.queued).push(&self.scratch[sent..]);
         }
         self.scratch.clear();
         Some(sent.saturating_sub(scratched))
@@ -265,7 +335,7 @@ impl Core {
         if !self.scratch.is_empty()
             && let Some(conn) = self.conns.get_mut(self.current.0)
         {
-            conn.queue().push(&self.scratch);
+            conn.queue(&self.queued).push(&self.scratch);
         }
         self.scratch.clear();
     }
@@ -278,6 +348,7 @@ impl Core {
         } else if pending > self.config.output_high
             && let Some(conn) = self.conns.get_mut(id.0)
         {
+            self.shared.counters.paused.add(u64::from(!conn.flags.any(Flags::RESTS)));
             conn.flags.insert(Flags::ABOVE_HIGH);
         }
         if id == self.current {
@@ -328,6 +399,7 @@ impl Core {
         if let Some(conn) = self.conns.get_mut(id.0)
             && !conn.flags.any(Flags::ENDING)
         {
+            self.shared.counters.paused.add(u64::from(!conn.flags.any(Flags::RESTS)));
             conn.flags.insert(Flags::PAUSED);
             self.touch(id);
         }
@@ -348,7 +420,11 @@ impl Core {
         let Some(conn) = self.conns.get_mut(id.0) else {
             return;
         };
-        if conn.flags.any(Flags::PAUSED | Flags::ABOVE_HIGH | Flags::ENDING) {
+        if conn.flags.any(Flags::RESTS) {
+            return;
+        }
+        self.shared.counters.paused.subtract(1);
+        if conn.flags.any(Flags::ENDING) {
             return;
         }
         conn.flags.remove(Flags::SAW_FIN | Flags::SAW_HUP);
@@ -415,7 +491,7 @@ impl Core {
     }
 
     pub(crate) fn set_idle(&mut self, id: ConnId, after: Option<Duration>, renewed_by: Flags) {
-        let now_ms = self.now_ms();
+        let now_ms = self.now_ms;
         let Some(conn) = self.conns.get_mut(id.0) else {
             return;
         };

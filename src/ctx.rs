@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::addr::Addr;
 use crate::conn::Flags;
-use crate::core::Core;
+use crate::connector::{ConnectOptions, Target};
+use crate::core::{Core, Detached};
+use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::remote::Remote;
-use crate::server::Handle;
+use crate::source::Readiness;
 use crate::sys::Backend;
 use crate::timer::TimerId;
 
@@ -185,6 +188,62 @@ impl Ctx<'_> {
     /// `on_open` soon after this callback, and lives until it calls `close`.
     pub fn add(&mut self, handler: impl EvHandler) -> ConnId {
         self.core.add(Box::new(handler))
+    }
+
+    /// Connects to `target` on this reactor, so that the two sides of a proxy never cross
+    /// threads. `handler` gets `on_open` when it is connected, or `on_connect_fail` once; what
+    /// is written before waits. `close` and `abort` cancel. Names are resolved on other threads,
+    /// and every address of a name is tried; see [`ConnectOptions`].
+    pub fn connect(
+        &mut self,
+        target: impl Into<Target>,
+        options: &ConnectOptions,
+        handler: impl EvHandler,
+    ) -> ConnId {
+        self.core.connect(target.into(), options.clone(), Box::new(handler))
+    }
+
+    /// Takes over a connected stream socket: a `std::net::TcpStream`, a `UnixStream` or their
+    /// descriptor. It gets `on_open` soon after this callback.
+    ///
+    /// # Errors
+    /// What the system says when it is made non-blocking or asked for its peer.
+    pub fn adopt(
+        &mut self,
+        socket: impl Into<OwnedFd>,
+        handler: impl EvHandler,
+    ) -> io::Result<ConnId> {
+        self.core.adopt(self.net, socket, Box::new(handler))
+    }
+
+    /// Has the connection leave the reactor when the present callback is over: `on_close` with
+    /// [`Close::Detached`](crate::Close::Detached) comes first, then `then` gets the socket,
+    /// with what was not read and not sent. Does nothing on a connection that is ending.
+    pub fn detach(&mut self, then: impl FnOnce(Detached) + 'static) {
+        self.core.detach(self.id, Box::new(then));
+    }
+
+    /// Watches any descriptor that the poller takes (eventfd, pipe, inotify, a socket; not a
+    /// regular file), which is owned and closed with its handler. Keep a copy
+    /// (`OwnedFd::try_clone`) to read from. `on_ready` tells what it is ready for.
+    ///
+    /// # Errors
+    /// What the poller says: `PermissionDenied` for a regular file.
+    pub fn add_source(
+        &mut self,
+        fd: impl Into<OwnedFd>,
+        watch: Readiness,
+        handler: impl EvHandler,
+    ) -> io::Result<ConnId> {
+        self.core.add_source(self.net, fd.into(), watch, Box::new(handler))
+    }
+
+    /// Changes what this source is watched for.
+    ///
+    /// # Errors
+    /// `InvalidInput` if this handler is not a source, or what the poller says.
+    pub fn watch(&mut self, watch: Readiness) -> io::Result<()> {
+        self.core.watch_source(self.net, self.id, watch)
     }
 
     /// Another connection of this reactor, or this one; `None` if it is gone or ending. What is

@@ -10,8 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
 use crate::config::FLUSHES_PER_TURN;
-use crate::conn::{Flags, Kind, NO_ACCEPTOR};
-use crate::core::Core;
+use crate::conn::{Flags, Kind};
+use crate::connector::Connector;
+use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
 use crate::handler::{ConnId, EvHandler};
 use crate::slab;
@@ -23,13 +24,31 @@ pub(crate) struct Dispatcher {
     /// By slot; `None` where there is no handler, as of a listener.
     handlers: Vec<Option<Box<dyn EvHandler>>>,
     pub(crate) core: Core,
-    /// Acceptors one of whose connections has ended, for their limits.
+    /// When the last callback ended, by the coarse clock, in nanoseconds.
+    watched: u64,
+    /// Callbacks longer than this are logged, in nanoseconds.
+    slow_callback: u64,
+    pub(crate) connector: Connector,
+    /// Listeners one of whose connections has ended, for their limits.
     pub(crate) released: Vec<u16>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(backend: Backend, core: Core) -> Dispatcher {
-        Dispatcher { backend, handlers: Vec::new(), core, released: Vec::new() }
+        let slow_callback = nanos(core.config.slow_turn);
+        Dispatcher {
+            backend,
+            handlers: Vec::new(),
+            core,
+            watched: 0,
+            slow_callback,
+            connector: Connector::default(),
+            released: Vec::new(),
+        }
+    }
+
+    pub(crate) fn drop_handler(&mut self, id: ConnId) {
+        drop_isolated(self.handlers.get_mut(id.index()).and_then(Option::take));
     }
 
     pub(crate) fn put_handler(&mut self, id: ConnId, handler: Box<dyn EvHandler>) {
@@ -51,7 +70,13 @@ impl Dispatcher {
         let handler = self.handlers.get_mut(id.index())?.as_deref_mut()?;
         self.core.begin(id);
         let mut cx = Ctx { core: &mut self.core, net: &mut self.backend, id };
-        match catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx))) {
+        let result = catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx)));
+        let ended = self.backend.coarse_now();
+        if ended.saturating_sub(self.watched) > self.slow_callback {
+            log_slow(handler.name(), id, ended - self.watched);
+        }
+        self.watched = ended;
+        match result {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 self.core.doom(id, Close::Error(error));
@@ -63,6 +88,11 @@ impl Dispatcher {
                 None
             }
         }
+    }
+
+    /// Measures callbacks from now on.
+    pub(crate) fn watch_callbacks(&mut self) {
+        self.watched = self.backend.coarse_now();
     }
 
     #[cold]
@@ -81,15 +111,15 @@ impl Dispatcher {
     /// Has an added handler's first callback come before the one that is about to run.
     #[inline]
     pub(crate) fn open_first(&mut self, id: ConnId) {
-        let conn = self.core.conns.get(id.0);
-        if conn.is_some_and(|conn| !conn.flags.any(Flags::OPENED | Flags::ENDING)) {
+        let conn = self.core.conns.get_mut(id.0);
+        if conn.is_some_and(|conn| conn.flags.take(Flags::OPEN_DUE)) {
             self.settle(); // puts the handler in its slot
             self.open(id);
         }
     }
 
     fn open_unsettled(&mut self, id: ConnId) {
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.now_ms;
         if let Some(conn) = self.core.conns.get_mut(id.0) {
             conn.flags.insert(Flags::OPENED);
             conn.last_active = now_ms;
@@ -102,10 +132,7 @@ impl Dispatcher {
     #[inline]
     pub(crate) fn settle(&mut self) {
         self.settle_current();
-        if !self.core.dirty.is_empty()
-            || !self.core.doomed.is_empty()
-            || !self.core.incoming.is_empty()
-        {
+        if self.core.has_work() {
             self.settle_others();
         }
     }
@@ -116,11 +143,15 @@ impl Dispatcher {
             for (id, handler) in std::mem::take(&mut self.core.incoming) {
                 self.install(id, handler);
             }
-            if let Some(id) = self.core.dirty.pop() {
+            if let Some(request) = self.core.connects.pop() {
+                self.begin_connect(request);
+            } else if let Some(id) = self.core.dirty.pop() {
                 self.settle_conn(id);
+            } else if let Some((id, then)) = self.core.detaching.pop() {
+                self.hand_out(id, then);
             } else if let Some((id, why)) = self.core.doomed.pop() {
                 self.finish(id, why);
-            } else if self.core.incoming.is_empty() {
+            } else if !self.core.has_work() {
                 return;
             }
         }
@@ -132,11 +163,11 @@ impl Dispatcher {
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return drop_isolated(Some(handler));
         };
-        if conn.flags.any(Flags::ENDING) {
-            return drop_isolated(Some(handler)); // the old one sees the end
-        }
         if !conn.flags.any(Flags::OPENED) {
             return self.put_handler(id, handler);
+        }
+        if conn.flags.any(Flags::ENDING) {
+            return drop_isolated(Some(handler)); // the old one sees the end
         }
         conn.flags.insert(Flags::DOOMED); // nothing takes effect in a last callback
         self.call(id, |old, cx| {
@@ -198,15 +229,15 @@ impl Dispatcher {
         match self.backend.send(id.index(), &core.scratch) {
             Ok(sent) => {
                 core.shared.counters.bytes_out.add(sent as u64);
-                if !conn.flags.any(Flags::IDLE_READS) {
-                    conn.last_active = (core.now / 1_000_000) as u32;
-                }
+                conn.sent(sent, core.now_ms);
                 if sent < core.scratch.len() {
-                    conn.queue().push(&core.scratch[sent..]);
+                    conn.flags.insert(Flags::BLOCKED);
+                    conn.queue(&core.queued).push(&core.scratch[sent..]);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                conn.queue().push(&core.scratch);
+                conn.flags.insert(Flags::BLOCKED);
+                conn.queue(&core.queued).push(&core.scratch);
             }
             Err(error) => conn.fail_output(error),
         }
@@ -217,10 +248,12 @@ impl Dispatcher {
     /// of the turn.
     fn flush(&mut self, id: ConnId) {
         for _ in 0..FLUSHES_PER_TURN {
-            let now_ms = self.core.now_ms();
             let Some(conn) = self.core.conns.get_mut(id.0) else {
                 return;
             };
+            if conn.flags.any(Flags::BLOCKED) {
+                return;
+            }
             let Some(out) = conn.out.as_deref_mut() else {
                 return;
             };
@@ -231,18 +264,17 @@ impl Dispatcher {
                     drop(slices);
                     out.advance(sent);
                     self.core.shared.counters.bytes_out.add(sent as u64);
-                    if sent > 0 && !conn.flags.any(Flags::IDLE_READS) {
-                        conn.last_active = now_ms;
-                    }
                     if out.is_empty() {
                         conn.out = None;
-                        return;
+                    } else if sent < offered {
+                        conn.flags.insert(Flags::BLOCKED);
                     }
-                    if sent < offered {
-                        return;
-                    }
+                    conn.sent(sent, self.core.now_ms);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drop(slices);
+                    conn.flags.insert(Flags::BLOCKED);
+                }
                 Err(error) => {
                     drop(slices);
                     return conn.fail_output(error);
@@ -315,108 +347,12 @@ impl Dispatcher {
             }
         }
     }
+}
 
-    /// The output of a closing connection is flushed: send the FIN, and linger if the peer may
-    /// still be sending, so that no reset destroys what it has not read.
-    fn finish_closing(&mut self, id: ConnId) {
-        let linger = self.core.config.linger_timeout;
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let peer_done = conn.flags.any(Flags::PEER_EOF);
-        let why = if peer_done { Close::Peer } else { Close::Local };
-        if conn.kind != Kind::Stream || peer_done || linger.is_zero() {
-            return self.core.doom(id, why);
-        }
-        self.backend.shutdown_write(id.index());
-        self.end_handler(id, &why);
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return;
-        };
-        conn.flags.insert(Flags::LINGERING);
-        self.core.set_internal(id, Purpose::Linger, linger, 0);
-        self.update_interest(id);
-    }
-
-    /// Ends `id`: last callback, then socket and slot.
-    fn finish(&mut self, id: ConnId, why: Close) {
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let why = match (why, conn.take_send_error()) {
-            (Close::Local | Close::Peer, Some(error)) => Close::Io(error),
-            (why, _) => why,
-        };
-        // A FIN behind output that was cut short would make it look whole.
-        let cut = conn.flags.any(Flags::OUT_FAILED);
-        self.end_handler(id, &why);
-        self.release(id, cut || why.resets());
-    }
-
-    /// `on_close`, the end of the timers and of the handler.
-    fn end_handler(&mut self, id: ConnId, why: &Close) {
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let opened = conn.flags.take(Flags::OPENED);
-        conn.flags.insert(Flags::DOOMED);
-        self.core.timers.cancel_all(&mut conn.timers);
-        conn.out = None;
-        conn.take_tail();
-        if let Some(remote) = conn.extra_mut().remote.take() {
-            remote.open.store(false, crate::sync::Ordering::Release);
-        }
-        conn.put_tail(crate::buf::Tail::default());
-        if opened {
-            self.core.shared.counters.closed[why.index()].add(1);
-            self.call(id, |handler, cx| {
-                handler.on_close(cx, why);
-                Ok(())
-            });
-            self.core.current = ConnId::NONE;
-        }
-        if let Some(handler) = self.handlers.get_mut(id.index()) {
-            drop_isolated(handler.take());
-        }
-        if let Some(conn) = self.core.conns.get_mut(id.0) {
-            conn.flags.remove(Flags::DOOMED);
-        }
-    }
-
-    /// Gives socket and slot back; from here on the id finds nothing.
-    pub(crate) fn release(&mut self, id: ConnId, reset: bool) {
-        let Some(mut conn) = self.core.conns.remove(id.0) else {
-            return;
-        };
-        self.core.timers.cancel_all(&mut conn.timers);
-        if reset {
-            self.backend.reset(id, conn.interest);
-        } else {
-            self.backend.close(id, conn.interest);
-        }
-        if conn.kind != Kind::Listener {
-            self.core.shared.counters.open.subtract(1);
-        }
-        if conn.kind == Kind::Stream && conn.acceptor != NO_ACCEPTOR {
-            self.released.push(conn.acceptor);
-        }
-    }
-
-    /// Ends everything, as the reactor stops.
-    pub(crate) fn stop_all(&mut self) {
-        for index in 0..self.core.conns.slots() {
-            let Some(key) = self.core.conns.key_at(index) else {
-                continue;
-            };
-            let id = ConnId(key);
-            match self.core.conns.get(key).map(|conn| (conn.kind, conn.flags)) {
-                Some((Kind::Listener, _)) => self.release(id, false),
-                Some((_, flags)) if flags.any(Flags::LINGERING) => self.release(id, false),
-                _ => self.core.doom(id, Close::Stopped),
-            }
-        }
-        self.settle();
-    }
+#[cold]
+fn log_slow(name: &str, id: ConnId, took: u64) {
+    let took = std::time::Duration::from_nanos(took);
+    log::warn!("{name} kept its reactor busy for {took:?} in a callback of {id:?}");
 }
 
 /// Drops a handler whose destructor may panic.

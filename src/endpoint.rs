@@ -90,6 +90,29 @@ impl Endpoint {
         Ok(Endpoint::Tcp { host, port, version })
     }
 
+    /// The address, if the host is one and not a name, so that nothing has to be resolved.
+    pub(crate) fn numeric(&self) -> Option<SocketAddr> {
+        let Endpoint::Tcp { host, port, version } = self else {
+            return None;
+        };
+        let addr = SocketAddr::new(host.parse().ok()?, *port);
+        match version {
+            IpVersion::Any => Some(addr),
+            IpVersion::V4 => Some(addr).filter(SocketAddr::is_ipv4),
+            IpVersion::V6 => Some(addr).filter(SocketAddr::is_ipv6),
+        }
+    }
+
+    /// The name of a Unix socket as the kernel has it: an abstract one starts with NUL.
+    pub(crate) fn unix_name(&self) -> Option<Vec<u8>> {
+        use std::os::unix::ffi::OsStrExt;
+        match self {
+            Endpoint::Tcp { .. } => None,
+            Endpoint::Unix(path) => Some(path.as_os_str().as_bytes().to_vec()),
+            Endpoint::UnixAbstract(name) => Some([b"\0", name.as_slice()].concat()),
+        }
+    }
+
     /// The IP addresses the host stands for, those of the wrong version left out. Asks the
     /// system's resolver, and so may block, where the host is a name.
     ///

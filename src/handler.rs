@@ -6,6 +6,7 @@ use std::io;
 use crate::close::Close;
 use crate::ctx::Ctx;
 use crate::slab::Key;
+use crate::source::Readiness;
 use crate::timer::TimerId;
 
 /// Names a connection (or any other handler) of one reactor.
@@ -86,6 +87,27 @@ pub trait EvHandler: 'static {
     /// A [`Remote`](crate::Remote) sent `value` from this or another thread.
     fn on_notify(&mut self, cx: &mut Ctx<'_>, value: u64) -> io::Result<()> {
         let _ = (cx, value);
+        Ok(())
+    }
+
+    /// The connection asked for with [`Ctx::connect`] could not be made: called once instead of
+    /// `on_open`, and the last call. With several addresses and tries, `error` is the first of
+    /// the last try. Cancelled by `close` or `abort`, it is `ConnectionAborted`.
+    fn on_connect_fail(&mut self, cx: &mut Ctx<'_>, error: io::Error) {
+        let _ = (cx, error);
+    }
+
+    /// The descriptor added with [`Ctx::add_source`] is ready. Readiness is told by level, again
+    /// and again while it lasts.
+    fn on_ready(&mut self, cx: &mut Ctx<'_>, ready: Readiness) -> io::Result<()> {
+        let _ = (cx, ready);
+        Ok(())
+    }
+
+    /// The server is shutting down gracefully: time to say goodbye and to close. The default
+    /// flushes what is written and closes; a handler that goes on is cut when the time is up.
+    fn on_shutdown(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.close();
         Ok(())
     }
 

@@ -1,15 +1,20 @@
 //! What other threads can tell a reactor.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::addr::Addr;
 use crate::handler::ConnId;
 use crate::mailbox::{Mailbox, Weight};
 use crate::reactor::Reactor;
 use crate::remote::RemoteState;
 use crate::stats::Counters;
-use crate::sys::Waker;
+use crate::sys::{Socket, Waker};
 
 pub(crate) enum Mail {
     Write(Arc<RemoteState>, Bytes),
@@ -18,6 +23,12 @@ pub(crate) enum Mail {
     Abort(ConnId),
     /// A closure for the reactor itself.
     Task(Box<dyn FnOnce(&mut Reactor) + Send>),
+    /// A connection of a listener, accepted by another reactor for this one.
+    Accepted(u16, Socket, Addr),
+    /// The addresses of a name, for a connection under way.
+    Resolved(ConnId, io::Result<Vec<SocketAddr>>),
+    /// Shut down gracefully within this time, and say how many connections were cut.
+    Shutdown(Option<Duration>, Sender<usize>),
     Stop,
 }
 

@@ -3,22 +3,24 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::acceptor::{Acceptor, ListenerId, Listening};
+use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
-use crate::buf::Tail;
 use crate::close::Close;
-use crate::config::{Config, TAIL_COPY_MAX};
-use crate::conn::Flags;
-use crate::conn::Kind;
+use crate::config::Config;
+use crate::conn::{Flags, Kind};
+use crate::connector::{ConnectOptions, Target};
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
 use crate::dispatch::Dispatcher;
+use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::{Mail, ReactorShared};
-use crate::server::Handle;
+use crate::shutdown::ShuttingDown;
+use crate::source::Readiness;
 use crate::sys::{Backend, DOORBELL, Event, Wait};
 use crate::timer::{Fired, Purpose, TimerId};
 
@@ -29,14 +31,14 @@ use crate::timer::{Fired, Purpose, TimerId};
 pub struct Reactor {
     pub(crate) dispatcher: Dispatcher,
     /// What all connections read into; never seen after a callback.
-    read_buffer: Box<[u8]>,
-    pub(crate) acceptors: Vec<Acceptor>,
-    /// The server's listeners, until an acceptor takes them.
-    pub(crate) listeners: Vec<Option<Listening>>,
+    pub(crate) read_buffer: Box<[u8]>,
+    /// This reactor's part of the server's listeners, by `ListenerId`.
+    pub(crate) listeners: Vec<Listening>,
     inbox: VecDeque<Mail>,
     mail_left: bool,
     due: Vec<TimerId>,
-    running: bool,
+    pub(crate) shutdown: Option<ShuttingDown>,
+    pub(crate) running: bool,
 }
 
 impl Reactor {
@@ -45,18 +47,18 @@ impl Reactor {
         config: Arc<Config>,
         shared: Arc<ReactorShared>,
         handle: Handle,
-        listeners: Vec<Option<Listening>>,
+        listeners: Vec<Listening>,
     ) -> Reactor {
         let read_buffer = vec![0; config.read_buffer].into_boxed_slice();
         let core = Core::new(config, shared, handle, backend.epoch());
         Reactor {
             dispatcher: Dispatcher::new(backend, core),
             read_buffer,
-            acceptors: Vec::new(),
             listeners,
             inbox: VecDeque::new(),
             mail_left: false,
             due: Vec::new(),
+            shutdown: None,
             running: true,
         }
     }
@@ -71,7 +73,7 @@ impl Reactor {
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
         let wait = self.wait();
         let ready = self.dispatcher.backend.wait(wait)?;
-        self.dispatcher.core.now = self.dispatcher.backend.now();
+        self.begin_turn();
         for i in 0..ready {
             self.dispatch(self.dispatcher.backend.event(i));
         }
@@ -79,29 +81,45 @@ impl Reactor {
         self.fire_timers();
         self.run_deferred();
         self.resume_acceptors();
-        let counters = &self.dispatcher.core.shared.counters;
-        counters.turns.add(1);
-        counters.events.add(ready as u64);
+        self.check_shutdown();
         if !self.running {
             self.dispatcher.core.shared.mailbox.close();
             self.inbox.clear();
             self.dispatcher.stop_all();
         }
-        let counters = &self.dispatcher.core.shared.counters;
-        counters.timers.set(self.dispatcher.core.timers.len() as u64);
+        self.end_turn(ready);
         Ok(self.running)
+    }
+
+    fn begin_turn(&mut self) {
+        let now = self.dispatcher.backend.now();
+        self.dispatcher.core.begin_turn(now);
+        self.dispatcher.watch_callbacks();
+    }
+
+    fn end_turn(&mut self, events: usize) {
+        let core = &self.dispatcher.core;
+        let took = self.dispatcher.backend.now() - core.now;
+        core.shared.counters.end_turn(took, events, core.timers.len(), core.queued.get());
+        if took > nanos(core.config.slow_turn) {
+            log::warn!(
+                "reactor {}: a turn of {events} events took {:?}",
+                core.shared.index,
+                Duration::from_nanos(took)
+            );
+        }
     }
 
     /// How long the poller may sleep: not at all while work is left, else until the next timer.
     fn wait(&self) -> Wait {
         let core = &self.dispatcher.core;
-        if self.mail_left || !core.deferred.is_empty() {
+        if self.mail_left || !core.deferred.is_empty() || core.has_work() {
             return Wait::No;
         }
         let longest = nanos(core.config.poll_timeout_max);
-        let sleep = match core.timers.next_deadline() {
-            // Timers are due by a clock reading, so ask for one before computing a sleep.
-            Some(deadline) => deadline.saturating_sub(self.dispatcher.backend.now()).min(longest),
+        let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.deadline);
+        let sleep = match core.timers.next_deadline().into_iter().chain(shutdown).min() {
+            Some(next) => next.saturating_sub(self.dispatcher.backend.now()).min(longest),
             None => longest,
         };
         match sleep {
@@ -120,167 +138,20 @@ impl Reactor {
         };
         match conn.kind {
             Kind::Stream => self.stream_ready(event),
-            Kind::Listener => self.accept_ready(conn.acceptor, event.id),
-            Kind::Detached => {}
-        }
-    }
-
-    fn stream_ready(&mut self, event: Event) {
-        let id = event.id;
-        let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        if conn.flags.any(Flags::LINGERING) {
-            return self.discard(id);
-        }
-        if conn.out.is_some() && (event.writable || event.hup || event.error) {
-            self.dispatcher.core.touch(id);
-            self.dispatcher.settle();
-        }
-        let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        if !conn.flags.any(Flags::READ_RESTS) {
-            if event.readable || event.fin || event.hup || event.error {
-                self.read(id);
+            Kind::Listener => self.accept_ready(conn.listener, event.id),
+            Kind::Source => self.source_ready(event),
+            Kind::Attempt => {
+                self.dispatcher.attempt_ready(event);
+                self.dispatcher.settle();
             }
-        } else if event.fin || event.hup || event.error {
-            self.ended_while_resting(event);
+            Kind::Detached | Kind::Connecting => {}
         }
     }
 
-    /// One `recv`, into the shared buffer behind what was left untaken, and `on_read`.
-    fn read(&mut self, id: ConnId) {
-        let dispatcher = &mut self.dispatcher;
-        let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let mut tail = conn.take_tail();
-        let kept = tail.len();
-        // Half of the buffer stays free: a read of nothing would look like the peer's FIN.
-        let copied = kept <= TAIL_COPY_MAX.min(self.read_buffer.len() / 2);
-        let received = if copied {
-            self.read_buffer[..kept].copy_from_slice(tail.bytes());
-            dispatcher.backend.recv(id.index(), &mut self.read_buffer[kept..])
-        } else {
-            dispatcher.backend.recv_spare(id.index(), tail.reserve(kept))
-        };
-        let received = match received {
-            Ok(0) => {
-                conn.put_tail(tail);
-                return self.peer_finished(id);
-            }
-            Ok(n) => n,
-            Err(error) => {
-                conn.put_tail(tail);
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    dispatcher.core.doom(id, Close::Io(error));
-                    dispatcher.settle();
-                }
-                return;
-            }
-        };
-        if !conn.flags.any(Flags::IDLE_WRITES) {
-            conn.last_active = (dispatcher.core.now / 1_000_000) as u32;
-        }
-        dispatcher.core.shared.counters.bytes_in.add(received as u64);
-        let offered = kept + received;
-        let data = if copied { &mut self.read_buffer[..offered] } else { tail.bytes_mut() };
-        let Some(taken) = dispatcher.call(id, |handler, cx| handler.on_read(cx, data)) else {
-            return dispatcher.settle();
-        };
-        if taken == offered && kept == 0 {
-            return dispatcher.settle();
-        }
-        if taken <= offered && copied {
-            tail.replace(&self.read_buffer[taken..offered]);
-        } else if taken <= offered {
-            tail.consume(taken);
-        }
-        keep_tail(&mut dispatcher.core, id, tail, taken, offered);
-        dispatcher.settle();
-    }
-
-    /// Offers what was left untaken once more, nothing new having arrived.
-    fn offer_tail(&mut self, id: ConnId) {
-        let dispatcher = &mut self.dispatcher;
-        let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        let mut tail = conn.take_tail();
-        if tail.is_empty() {
-            return conn.put_tail(tail);
-        }
-        let offered = tail.len();
-        let data = tail.bytes_mut();
-        let taken = dispatcher.call(id, |handler, cx| handler.on_read(cx, data));
-        if let Some(taken) = taken {
-            tail.consume(taken.min(offered));
-            keep_tail(&mut dispatcher.core, id, tail, taken, offered);
-        }
-        dispatcher.settle();
-    }
-
-    fn peer_finished(&mut self, id: ConnId) {
-        let dispatcher = &mut self.dispatcher;
-        if let Some(conn) = dispatcher.core.conns.get_mut(id.0) {
-            conn.flags.insert(Flags::PEER_EOF);
-            dispatcher.call(id, |handler, cx| handler.on_eof(cx));
-            if let Some(conn) = dispatcher.core.conns.get_mut(id.0) {
-                conn.put_tail(Tail::default());
-            }
-        }
-        dispatcher.settle();
-    }
-
-    /// The poller tells of an end while nothing is read: it is noticed, without a spin.
-    fn ended_while_resting(&mut self, event: Event) {
-        let dispatcher = &mut self.dispatcher;
-        let id = event.id;
-        if event.error
-            && let Some(error) = dispatcher.backend.take_error(id.index())
-        {
-            dispatcher.core.doom(id, Close::Io(error));
-            return dispatcher.settle();
-        }
-        let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        if (event.hup || event.error) && conn.flags.any(Flags::PEER_EOF) {
-            // Nobody is there to read an answer.
-            dispatcher.core.doom(id, Close::Io(io::ErrorKind::BrokenPipe.into()));
-            return dispatcher.settle();
-        }
-        if !conn.flags.any(Flags::ENDING)
-            && conn.tail_len() == 0
-            && dispatcher.backend.at_eof(id.index())
-        {
-            return self.peer_finished(id);
-        }
-        conn.flags.insert(Flags::SAW_FIN);
-        conn.flags.set(Flags::SAW_HUP, event.hup || event.error);
-        dispatcher.update_interest(id);
-        dispatcher.settle();
-    }
-
-    /// Input of a connection that lingers: thrown away until the peer's FIN.
-    fn discard(&mut self, id: ConnId) {
-        let limit = self.dispatcher.core.config.linger_bytes_max;
-        let received = self.dispatcher.backend.recv(id.index(), &mut self.read_buffer);
-        let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
-            return;
-        };
-        match received {
-            Ok(n) if n > 0 => {
-                let discarded = &mut conn.extra_mut().discarded;
-                *discarded += n;
-                if *discarded > limit {
-                    self.dispatcher.release(id, false);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(_) | Err(_) => self.dispatcher.release(id, false),
-        }
+    fn source_ready(&mut self, event: Event) {
+        let ready = Readiness::of(event);
+        self.dispatcher.call(event.id, |handler, cx| handler.on_ready(cx, ready));
+        self.dispatcher.settle();
     }
 
     fn read_mail(&mut self) {
@@ -305,8 +176,7 @@ impl Reactor {
             }
             Mail::Notify(id, value) => {
                 self.dispatcher.open_first(id);
-                let core = &self.dispatcher.core;
-                if core.conns.get(id.0).is_some_and(|conn| !conn.flags.any(Flags::ENDING)) {
+                if self.is_live(id) && self.may_call(id, Flags::ENDING) {
                     self.dispatcher.call(id, |handler, cx| handler.on_notify(cx, value));
                     self.dispatcher.settle();
                 }
@@ -317,6 +187,9 @@ impl Reactor {
                 task(self);
                 self.dispatcher.settle();
             }
+            Mail::Accepted(listener, socket, peer) => self.accepted(listener, socket, peer),
+            Mail::Shutdown(within, report) => self.begin_shutdown(within, report),
+            Mail::Resolved(id, found) => self.dispatcher.resolved(id, found),
             Mail::Stop => self.running = false,
         }
     }
@@ -342,12 +215,18 @@ impl Reactor {
         match fired.purpose {
             Purpose::User => {
                 dispatcher.open_first(id);
-                dispatcher.call(id, |handler, cx| handler.on_timeout(cx, timer));
+                if self.is_live(id) {
+                    self.dispatcher.call(id, |handler, cx| handler.on_timeout(cx, timer));
+                }
             }
             Purpose::Idle => self.idle_fired(timer, fired),
             Purpose::Linger => dispatcher.release(id, false),
             Purpose::Flush => dispatcher.core.doom(id, Close::CloseTimeout),
             Purpose::Accept => self.accept_again(id),
+            Purpose::Stagger => dispatcher.next_attempt(id),
+            Purpose::ConnectTimeout => dispatcher.connect_timed_out(id),
+            Purpose::Retry => dispatcher.try_connect(id),
+            Purpose::Leave => self.finish_leaving(id),
         }
         self.dispatcher.settle();
     }
@@ -358,7 +237,7 @@ impl Reactor {
         let Some(conn) = core.conns.get(fired.owner.0) else {
             return;
         };
-        let idle = u64::from(core.now_ms().wrapping_sub(conn.last_active)) * 1_000_000;
+        let idle = u64::from(core.now_ms.wrapping_sub(conn.last_active)) * 1_000_000;
         // Both times were cut to milliseconds, so allow one more: never early.
         let allowed = fired.period + 1_000_000;
         if idle < allowed {
@@ -379,8 +258,11 @@ impl Reactor {
             conn.flags.remove(Flags::DEFERRED);
             let drained = conn.flags.take(Flags::DRAIN_DUE);
             let offer = conn.flags.take(Flags::OFFER_DUE);
-            if !conn.flags.any(Flags::OPENED | Flags::LINGERING) {
+            if conn.flags.take(Flags::OPEN_DUE) && !conn.flags.any(Flags::ENDING) {
                 self.dispatcher.open(id);
+                if self.shutdown.is_some() {
+                    self.say_goodbye(id);
+                }
             }
             if drained && self.may_call(id, Flags::ENDING) {
                 self.dispatcher.call(id, |handler, cx| handler.on_drain(cx));
@@ -392,25 +274,15 @@ impl Reactor {
         }
     }
 
+    /// Whether `id` has had its `on_open` and may still be called.
+    fn is_live(&self, id: ConnId) -> bool {
+        let conn = self.dispatcher.core.conns.get(id.0);
+        conn.is_some_and(|conn| conn.flags.any(Flags::OPENED) && !conn.flags.any(Flags::DOOMED))
+    }
+
     fn may_call(&self, id: ConnId, unless: Flags) -> bool {
         let conn = self.dispatcher.core.conns.get(id.0);
         conn.is_some_and(|conn| !conn.flags.any(unless))
-    }
-}
-
-/// Keeps the tail that `on_read` left when it took `taken` of the bytes `offered`.
-fn keep_tail(core: &mut Core, id: ConnId, tail: Tail, taken: usize, offered: usize) {
-    let over = tail.len() > core.config.input_max;
-    let Some(conn) = core.conns.get_mut(id.0) else {
-        return;
-    };
-    if taken > offered {
-        let message = format!("on_read claims {taken} of {offered} bytes");
-        core.doom(id, Close::Error(io::Error::other(message)));
-    } else if over {
-        core.doom(id, Close::InputLimit);
-    } else if !conn.flags.any(Flags::ENDING) {
-        conn.put_tail(tail);
     }
 }
 
@@ -451,12 +323,49 @@ impl Reactor {
         self.dispatcher.core.add(Box::new(handler))
     }
 
+    /// Connects to `target`; see [`Ctx::connect`].
+    pub fn connect(
+        &mut self,
+        target: impl Into<Target>,
+        options: &ConnectOptions,
+        handler: impl EvHandler,
+    ) -> ConnId {
+        self.dispatcher.core.connect(target.into(), options.clone(), Box::new(handler))
+    }
+
+    /// Takes over a connected stream socket; see [`Ctx::adopt`].
+    ///
+    /// # Errors
+    /// As of [`Ctx::adopt`].
+    pub fn adopt(
+        &mut self,
+        socket: impl Into<OwnedFd>,
+        handler: impl EvHandler,
+    ) -> io::Result<ConnId> {
+        let Dispatcher { core, backend, .. } = &mut self.dispatcher;
+        core.adopt(backend, socket, Box::new(handler))
+    }
+
+    /// Watches any descriptor; see [`Ctx::add_source`].
+    ///
+    /// # Errors
+    /// As of [`Ctx::add_source`].
+    pub fn add_source(
+        &mut self,
+        fd: impl Into<OwnedFd>,
+        watch: Readiness,
+        handler: impl EvHandler,
+    ) -> io::Result<ConnId> {
+        let Dispatcher { core, backend, .. } = &mut self.dispatcher;
+        core.add_source(backend, fd.into(), watch, Box::new(handler))
+    }
+
     /// A connection of this reactor; `None` if it is gone or ending. What is done to it takes
     /// effect when the present setup or task is over.
     pub fn conn(&mut self, id: ConnId) -> Option<Ctx<'_>> {
         let dispatcher = &mut self.dispatcher;
         let conn = dispatcher.core.conns.get(id.0)?;
-        if conn.flags.any(Flags::ENDING) || conn.kind == Kind::Listener {
+        if conn.flags.any(Flags::ENDING) || !conn.kind.has_handler() {
             return None;
         }
         Some(Ctx { core: &mut dispatcher.core, net: &mut dispatcher.backend, id })
@@ -469,7 +378,7 @@ impl Reactor {
         let live = keys.filter(|&key| {
             conns
                 .get(key)
-                .is_some_and(|conn| conn.kind != Kind::Listener && !conn.flags.any(Flags::ENDING))
+                .is_some_and(|conn| conn.kind.has_handler() && !conn.flags.any(Flags::ENDING))
         });
         live.map(ConnId).collect()
     }

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
-use crate::acceptor::{Limit, ListenerId, Listening};
+use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
 use crate::config::{Config, ListenOptions};
 use crate::endpoint::Endpoint;
+use crate::group::{Group, Spread};
+use crate::handle::Handle;
 use crate::handler::EvHandler;
-use crate::mail::{Mail, ReactorShared};
-use crate::mailbox::{Mailbox, SendError};
+use crate::mail::ReactorShared;
+use crate::mailbox::Mailbox;
 use crate::pin;
 use crate::reactor::Reactor;
-use crate::stats::{Counters, Stats};
-use crate::sys::listen::{self, Bound, UnixPath};
+use crate::stats::Counters;
+use crate::sys::listen::{self, Bound};
 use crate::sys::{Backend, Native, Socket};
 
 /// Serves `addr` until SIGINT or SIGTERM, with a handler that `factory` makes for each
@@ -63,10 +65,9 @@ pub struct Server {
 }
 
 struct Listener {
-    bound: Bound,
-    /// The other sockets of the address's SO_REUSEPORT group.
-    others: Vec<OwnedFd>,
-    limit: Option<Arc<Limit>>,
+    group: Arc<Group>,
+    /// A socket or descriptor for each reactor that accepts.
+    sockets: Vec<OwnedFd>,
 }
 
 impl Server {
@@ -109,13 +110,7 @@ impl Server {
         options.validate()?;
         let endpoint = Endpoint::parse(addr)?;
         let bound = listen::bind(&endpoint, options)?;
-        let mut others = Vec::new();
-        if options.reuse_port && !bound.addr.is_unix() {
-            for _ in 1..self.reactors.len() {
-                others.push(listen::bind_another(&bound.addr, &endpoint, options)?);
-            }
-        }
-        self.add_listener(bound, others, options)
+        self.add_listener(bound, Some(endpoint), options)
     }
 
     /// Takes over a listening socket made elsewhere: a `std::net::TcpListener`, a
@@ -131,28 +126,45 @@ impl Server {
     ) -> io::Result<ListenerId> {
         options.validate()?;
         let bound = listen::adopt(listener.into(), options)?;
-        self.add_listener(bound, Vec::new(), options)
+        self.add_listener(bound, None, options)
     }
 
     fn add_listener(
         &mut self,
         bound: Bound,
-        others: Vec<OwnedFd>,
+        endpoint: Option<Endpoint>,
         options: &ListenOptions,
     ) -> io::Result<ListenerId> {
         let id = u16::try_from(self.listeners.len()).ok().filter(|&id| id < u16::MAX);
         let Some(id) = id else {
             return Err(io::Error::other("a server has at most 65,534 listeners"));
         };
-        let limit = options.max_connections.map(|max| Arc::new(Limit::new(max)));
-        self.listeners.push(Listener { bound, others, limit });
+        let Bound { fd, addr, path } = bound;
+        let count = self.reactors.len();
+        let cpus = pin::allowed_cores();
+        let cpus = (0..count).filter_map(|i| Some(cpus.get(i % cpus.len().max(1))?.id as u32));
+        let group = Group::new(addr, endpoint, options, path, count, cpus.collect());
+        let mut sockets = Vec::new();
+        group.joined(0, fd.as_fd())?;
+        for reactor in 1..count {
+            match group.spread {
+                Spread::Each => sockets.push(group.join(reactor)?),
+                Spread::Shared => {
+                    sockets.push(fd.try_clone()?);
+                    group.joined(reactor, fd.as_fd())?;
+                }
+                Spread::Handed => {}
+            }
+        }
+        sockets.insert(0, fd);
+        self.listeners.push(Listener { group: Arc::new(group), sockets });
         Ok(ListenerId(id))
     }
 
     /// The address a listener is bound to, port 0 resolved.
     pub fn local_addr(&self, listener: ListenerId) -> Addr {
         let listener = self.listeners.get(usize::from(listener.0));
-        listener.map_or(Addr::NONE, |listener| listener.bound.addr.clone())
+        listener.map_or(Addr::NONE, |listener| listener.group.addr.clone())
     }
 
     /// The number of reactors.
@@ -188,11 +200,10 @@ impl Server {
         let setup = Arc::new(setup);
         let (report, reports) = mpsc::channel();
         let cores = if self.config.pin { pin::allowed_cores() } else { Vec::new() };
-        let (mut parts, paths) = share_listeners(self.listeners, self.reactors.len())?;
-        let mut running =
-            Running { handle: self.handle.clone(), threads: Vec::new(), _paths: paths };
+        let mut parts = share_listeners(self.listeners, self.reactors.len()).into_iter();
+        let mut running = Running { handle: self.handle.clone(), threads: Vec::new() };
         for (native, shared) in self.reactors {
-            let listeners = parts.pop().unwrap_or_default();
+            let listeners = parts.next().unwrap_or_default();
             let (config, handle) = (self.config.clone(), self.handle.clone());
             let (setup, report) = (setup.clone(), report.clone());
             let core = cores.get(shared.index % cores.len().max(1)).copied();
@@ -203,6 +214,9 @@ impl Server {
                 }
                 let mailbox = CloseOnDrop(shared.clone());
                 let backend = Backend::Native(native);
+                let listeners = listeners.into_iter();
+                let listeners =
+                    listeners.map(|(group, socket)| Listening::new(group, socket)).collect();
                 let mut reactor = Reactor::new(backend, config, shared, handle, listeners);
                 let ready = setup(&mut reactor);
                 let failed = ready.is_err();
@@ -236,7 +250,7 @@ impl Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addrs: Vec<&Addr> =
-            self.listeners.iter().map(|listener| &listener.bound.addr).collect();
+            self.listeners.iter().map(|listener| &listener.group.addr).collect();
         f.debug_struct("Server")
             .field("reactors", &self.reactors.len())
             .field("listeners", &addrs)
@@ -253,34 +267,20 @@ impl Drop for CloseOnDrop {
     }
 }
 
-type Parts = Vec<Vec<Option<Listening>>>;
+/// A listener as it goes to a reactor's thread.
+type Part = (Arc<Group>, Option<Socket>);
 
-/// Each reactor's part of each listener: a socket of its own, or a descriptor of the shared one.
-fn share_listeners(
-    listeners: Vec<Listener>,
-    reactors: usize,
-) -> io::Result<(Parts, Vec<UnixPath>)> {
-    let mut parts: Parts = (0..reactors).map(|_| Vec::new()).collect();
-    let mut paths = Vec::new();
+/// Each reactor's part of each listener.
+fn share_listeners(listeners: Vec<Listener>, reactors: usize) -> Vec<Vec<Part>> {
+    let mut parts: Vec<Vec<Part>> = (0..reactors).map(|_| Vec::new()).collect();
     for listener in listeners {
-        let Bound { fd, addr, path } = listener.bound;
-        paths.extend(path);
-        let shared = reactors > 1 && listener.others.is_empty();
-        let mut fds = listener.others;
-        while fds.len() + 1 < reactors {
-            fds.push(fd.as_fd().try_clone_to_owned()?);
-        }
-        fds.push(fd);
-        for (part, fd) in parts.iter_mut().zip(fds) {
-            part.push(Some(Listening {
-                socket: Socket::Fd(fd),
-                addr: addr.clone(),
-                shared,
-                limit: listener.limit.clone(),
-            }));
+        let mut sockets = listener.sockets.into_iter();
+        for part in &mut parts {
+            let socket = sockets.next().map(Socket::Fd);
+            part.push((listener.group.clone(), socket));
         }
     }
-    Ok((parts, paths))
+    parts
 }
 
 /// A server whose reactors run. Dropping it leaves them running; [`Running::join`] waits.
@@ -288,7 +288,6 @@ fn share_listeners(
 pub struct Running {
     handle: Handle,
     threads: Vec<JoinHandle<io::Result<()>>>,
-    _paths: Vec<UnixPath>,
 }
 
 impl Running {
@@ -314,73 +313,5 @@ impl Running {
             result = result.and(ended);
         }
         result
-    }
-}
-
-/// Controls a server from any thread; cheap to clone.
-#[derive(Clone)]
-pub struct Handle {
-    reactors: Arc<[Arc<ReactorShared>]>,
-}
-
-impl Handle {
-    pub(crate) fn new(reactors: impl Iterator<Item = Arc<ReactorShared>>) -> Handle {
-        Handle { reactors: reactors.collect() }
-    }
-
-    /// Stops all reactors after their present turn. Every connection gets `on_close` with
-    /// [`Close::Stopped`](crate::Close::Stopped); output not yet taken by the system is lost.
-    /// Harmless when repeated.
-    pub fn stop(&self) {
-        for reactor in self.reactors.iter() {
-            let _ = reactor.mailbox.send_urgent(Mail::Stop); // refused only if it has ended
-        }
-    }
-
-    /// Runs a closure on every reactor's thread, soon: to refresh what handlers share, or to
-    /// write to all connections. Not atomic: each reactor runs it in a turn of its own.
-    ///
-    /// # Errors
-    /// The first refusal of a mailbox; the other reactors still get the closure.
-    pub fn broadcast(
-        &self,
-        task: impl Fn(&mut Reactor) + Send + Sync + 'static,
-    ) -> Result<(), SendError> {
-        let task = Arc::new(task);
-        self.reactors.iter().fold(Ok(()), |result, reactor| {
-            let task = task.clone();
-            let sent = reactor.mailbox.send(Mail::Task(Box::new(move |reactor| task(reactor))));
-            result.and(sent)
-        })
-    }
-
-    /// Runs a closure on the thread of reactor `index`, soon.
-    ///
-    /// # Errors
-    /// [`SendError::Closed`] if there is no such reactor or it has ended, [`SendError::Full`]
-    /// if its mailbox is full.
-    pub fn run_on(
-        &self,
-        index: usize,
-        task: impl FnOnce(&mut Reactor) + Send + 'static,
-    ) -> Result<(), SendError> {
-        let reactor = self.reactors.get(index).ok_or(SendError::Closed)?;
-        reactor.mailbox.send(Mail::Task(Box::new(task)))
-    }
-
-    /// What each reactor has done, as of its latest turn.
-    pub fn stats(&self) -> Vec<Stats> {
-        self.reactors.iter().map(|reactor| reactor.counters.snapshot()).collect()
-    }
-
-    /// The number of reactors.
-    pub fn reactors(&self) -> usize {
-        self.reactors.len()
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("reactors", &self.reactors.len()).finish()
     }
 }

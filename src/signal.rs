@@ -6,10 +6,11 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::server::Handle;
+use crate::handle::Handle;
 
-/// Stops the server when the process gets SIGINT (Ctrl-C) or SIGTERM. A second signal ends the
-/// process at once.
+/// Shuts the server down when the process gets SIGINT (Ctrl-C) or SIGTERM: gracefully at the
+/// first signal, within `Config::shutdown_timeout`; at once at the second; a third ends the
+/// process.
 ///
 /// Signals are taken by a thread of their own, from this call on and for the life of the
 /// process.
@@ -20,14 +21,18 @@ pub fn stop_on_signals(handle: &Handle) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let handle = handle.clone();
     thread::Builder::new().name("reev-signals".to_owned()).spawn(move || {
-        let mut seen = signals.forever();
-        if let Some(signal) = seen.next() {
-            log::info!("signal {signal}: stopping");
-            handle.stop();
-        }
-        if let Some(signal) = seen.next() {
-            log::warn!("signal {signal} again: ending at once");
-            std::process::exit(128 + signal);
+        for (count, signal) in signals.forever().enumerate() {
+            match count {
+                0 => {
+                    log::info!("signal {signal}: shutting down; once more to stop at once");
+                    handle.shutdown(None);
+                }
+                1 => {
+                    log::warn!("signal {signal} again: stopping at once");
+                    handle.stop();
+                }
+                _ => std::process::exit(128 + signal),
+            }
         }
     })?;
     Ok(())

@@ -27,14 +27,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::acceptor::{Limit, ListenerId, Listening};
+use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
-use crate::config::Config;
+use crate::config::{Config, ListenOptions};
+use crate::group::Group;
+use crate::handle::Handle;
 use crate::handler::EvHandler;
 use crate::mail::ReactorShared;
 use crate::mailbox::Mailbox;
 use crate::reactor::Reactor;
-use crate::server::Handle;
 use crate::stats::Counters;
 pub use crate::sys::sim::Faults;
 use crate::sys::sim::{Kernel, SimBackend};
@@ -61,6 +62,10 @@ impl Simulation {
     ///
     /// # Panics
     /// If `config` does not validate.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the epoch has to be some instant, no matter which"
+    )]
     pub fn with(seed: u64, faults: Faults, config: Config) -> Simulation {
         if let Err(error) = config.validate() {
             panic!("{error}");
@@ -107,12 +112,10 @@ impl Simulation {
         };
         let id = ListenerId(u16::try_from(self.listeners.len()).expect("too many listeners"));
         self.listeners.push(wire);
-        self.reactor.listeners.push(Some(Listening {
-            socket: Socket::Sim(socket),
-            addr: Addr::unix(None),
-            shared: false,
-            limit: max_connections.map(|max| Arc::new(Limit::new(max))),
-        }));
+        let options = ListenOptions { max_connections, ..ListenOptions::default() };
+        let group = Group::new(Addr::unix(None), None, &options, None, 1, Vec::new());
+        let listening = Listening::new(Arc::new(group), Some(Socket::Sim(socket)));
+        self.reactor.listeners.push(listening);
         self.reactor.accept(id, factory).expect("a new listener has no acceptor yet");
         id
     }
@@ -121,6 +124,14 @@ impl Simulation {
     pub fn connect(&mut self, listener: ListenerId) -> Peer {
         let wire = self.kernel.borrow_mut().connect(self.listeners[usize::from(listener.0)]);
         Peer { kernel: self.kernel.clone(), wire }
+    }
+
+    /// The next attempt of the reactor to connect, oldest first; it hangs until it is answered.
+    pub fn outgoing(&mut self) -> Option<Outgoing> {
+        let mut kernel = self.kernel.borrow_mut();
+        let wires = &mut kernel.outgoing;
+        let wire = wires.pop_front()?;
+        Some(Outgoing(Peer { kernel: self.kernel.clone(), wire }))
     }
 
     /// The reactor, to add handlers and to look into.
@@ -209,6 +220,28 @@ pub struct Calls {
     pub interest_changes: u64,
     /// `epoll_wait`.
     pub waits: u64,
+}
+
+/// An attempt of the reactor to connect that waits for an answer.
+#[derive(Debug)]
+pub struct Outgoing(Peer);
+
+impl Outgoing {
+    /// Accepts: the connection is made.
+    pub fn accept(self) -> Peer {
+        self.0.kernel.borrow_mut().wires[self.0.wire].connecting = false;
+        self.0
+    }
+
+    /// Refuses, as a port does that nobody listens on.
+    pub fn refuse(self) {
+        self.0.kernel.borrow_mut().refuse(self.0.wire);
+    }
+
+    /// Whether the reactor has given up.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.is_released()
+    }
 }
 
 /// The far end of a simulated connection.

@@ -6,11 +6,16 @@
 /// Free-list end, and the index no slot has.
 const NIL: u32 = u32::MAX;
 
-/// Grow by a sixteenth, not by doubling: a server with many idle connections pays for what it
-/// holds, and each element is still copied a bounded number of times.
+/// Past this many slots, a vector grows by a sixteenth.
+const DOUBLING_MAX: usize = 1024;
+
+/// Makes room for one more. A large vector grows by a sixteenth instead of doubling: a server
+/// with many idle connections pays for what it holds, and each element is still copied a bounded
+/// number of times. A small one doubles, so as not to leave many outgrown pieces on the heap.
 pub(crate) fn reserve_one<T>(vec: &mut Vec<T>) {
-    if vec.len() == vec.capacity() {
-        vec.reserve_exact((vec.len() / 16).max(64));
+    let len = vec.len();
+    if len == vec.capacity() {
+        vec.reserve_exact(if len < DOUBLING_MAX { len.max(64) } else { len / 16 });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Counters that a reactor writes and any thread reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::close;
 
@@ -32,6 +33,9 @@ impl Counter {
 pub(crate) struct Counters {
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
+    pub(crate) turned_away: Counter,
+    pub(crate) connected: Counter,
+    pub(crate) connect_errors: Counter,
     pub(crate) open: Counter,
     pub(crate) closed: [Counter; close::KINDS],
     pub(crate) bytes_in: Counter,
@@ -40,6 +44,10 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) mail: Counter,
     pub(crate) timers: Counter,
+    pub(crate) paused: Counter,
+    output_queued: Counter,
+    turn_longest: Counter,
+    turn_recent: Counter,
 }
 
 /// What one reactor has done, as of its latest turn.
@@ -50,6 +58,12 @@ pub struct Stats {
     pub accepted: u64,
     /// Calls of `accept` that failed for want of a resource.
     pub accept_errors: u64,
+    /// Clients turned away at once because there was no descriptor for them.
+    pub turned_away: u64,
+    /// Connections made.
+    pub connected: u64,
+    /// Connections that could not be made.
+    pub connect_errors: u64,
     /// Connections and other handlers that are there now.
     pub open: u64,
     /// Connections ended, by kind, in the order of [`Close::KIND_NAMES`].
@@ -68,13 +82,38 @@ pub struct Stats {
     pub mail: u64,
     /// Timers pending now.
     pub timers: u64,
+    /// Connections that are not read from now, because their handler paused them or their
+    /// output is above its mark.
+    pub paused: u64,
+    /// Bytes of output that wait for peers now.
+    pub output_queued: u64,
+    /// The longest turn, without the wait in the poller.
+    pub turn_longest: Duration,
+    /// The turns of late: a moving average over about sixteen.
+    pub turn_recent: Duration,
 }
 
 impl Counters {
+    /// A turn is over that took so many nanoseconds.
+    pub(crate) fn end_turn(&self, took: u64, events: usize, timers: usize, queued: usize) {
+        self.turns.add(1);
+        self.events.add(events as u64);
+        self.timers.set(timers as u64);
+        self.output_queued.set(queued as u64);
+        if took > self.turn_longest.value() {
+            self.turn_longest.set(took);
+        }
+        let recent = self.turn_recent.value();
+        self.turn_recent.set(recent - recent / 16 + took / 16);
+    }
+
     pub(crate) fn snapshot(&self) -> Stats {
         Stats {
             accepted: self.accepted.value(),
             accept_errors: self.accept_errors.value(),
+            turned_away: self.turned_away.value(),
+            connected: self.connected.value(),
+            connect_errors: self.connect_errors.value(),
             open: self.open.value(),
             closed: std::array::from_fn(|kind| self.closed[kind].value()),
             bytes_in: self.bytes_in.value(),
@@ -83,16 +122,23 @@ impl Counters {
             events: self.events.value(),
             mail: self.mail.value(),
             timers: self.timers.value(),
+            paused: self.paused.value(),
+            output_queued: self.output_queued.value(),
+            turn_longest: Duration::from_nanos(self.turn_longest.value()),
+            turn_recent: Duration::from_nanos(self.turn_recent.value()),
         }
     }
 }
 
 impl Stats {
-    /// The sum over several reactors.
+    /// The sum over several reactors; of turn times, the longest.
     pub fn total<'a>(all: impl IntoIterator<Item = &'a Stats>) -> Stats {
         all.into_iter().fold(Stats::default(), |sum, one| Stats {
             accepted: sum.accepted + one.accepted,
             accept_errors: sum.accept_errors + one.accept_errors,
+            turned_away: sum.turned_away + one.turned_away,
+            connected: sum.connected + one.connected,
+            connect_errors: sum.connect_errors + one.connect_errors,
             open: sum.open + one.open,
             closed: std::array::from_fn(|kind| sum.closed[kind] + one.closed[kind]),
             bytes_in: sum.bytes_in + one.bytes_in,
@@ -101,6 +147,10 @@ impl Stats {
             events: sum.events + one.events,
             mail: sum.mail + one.mail,
             timers: sum.timers + one.timers,
+            paused: sum.paused + one.paused,
+            output_queued: sum.output_queued + one.output_queued,
+            turn_longest: sum.turn_longest.max(one.turn_longest),
+            turn_recent: sum.turn_recent.max(one.turn_recent),
         })
     }
 }

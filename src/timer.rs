@@ -45,6 +45,14 @@ pub(crate) enum Purpose {
     Flush,
     /// A listener that backs off tries again.
     Accept,
+    /// The next address is tried beside the one under way.
+    Stagger,
+    /// Connecting has taken too long.
+    ConnectTimeout,
+    /// Connecting is tried again.
+    Retry,
+    /// A listener that leaves its group has waited for what was under way.
+    Leave,
 }
 
 /// A timer taken from the heap, about to be called.

@@ -21,6 +21,8 @@ pub(crate) struct Epoll {
     epoch: Instant,
     /// The kernel lacks `epoll_pwait2` (before 5.11), so timeouts are whole milliseconds.
     coarse: bool,
+    /// Given up for a moment when descriptors run out.
+    spare: Option<OwnedFd>,
     /// Keeps the doorbell's descriptor in the poller alive.
     _doorbell: OwnedFd,
 }
@@ -54,6 +56,7 @@ impl Epoll {
             events: vec![libc::epoll_event { events: 0, u64: 0 }; events],
             epoch: Instant::now(),
             coarse: false,
+            spare: Some(net::spare()?),
             _doorbell: doorbell,
         };
         let flags = (libc::EPOLLIN | libc::EPOLLET) as u32;
@@ -93,6 +96,13 @@ impl Epoll {
 
     pub(crate) fn now(&self) -> u64 {
         crate::core::nanos(self.epoch.elapsed())
+    }
+
+    pub(crate) fn coarse_now(&self) -> u64 {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the time lives through the call, which writes it.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
     }
 
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -167,6 +177,7 @@ impl Epoll {
     }
 
     pub(crate) fn install(&mut self, index: usize, socket: Socket) {
+        #[allow(clippy::infallible_destructuring_match, reason = "not so with the feature sim")]
         let fd = match socket {
             Socket::Fd(fd) => fd,
             #[cfg(feature = "sim")]
@@ -207,6 +218,23 @@ impl Epoll {
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
         let (fd, peer) = net::accept(self.fd(index)?)?;
         Ok((Socket::Fd(fd), peer))
+    }
+
+    /// Without a spare descriptor a client would wait in the queue, and the level-triggered
+    /// listener would spin: the spare makes room for one accept, which is then undone.
+    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+        self.spare = None;
+        let turned_away = self.fd(index).and_then(net::accept).is_ok();
+        self.spare = net::spare().ok();
+        turned_away
+    }
+
+    pub(crate) fn take(&mut self, index: usize) -> Option<Socket> {
+        self.fds.get_mut(index)?.take().map(Socket::Fd)
+    }
+
+    pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.fd(index).ok()
     }
 
     #[inline]

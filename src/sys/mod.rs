@@ -11,19 +11,24 @@
 //! - `EINTR` is never seen outside; `WouldBlock` is the only error that means "later".
 //! - Writing to a peer that is gone is `EPIPE` or a reset, never a signal.
 
+#![allow(clippy::disallowed_methods)] // clocks are read here, and nowhere else
+
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::addr::Addr;
+use crate::connector::{ConnectOptions, Destination};
 use crate::handler::ConnId;
 use crate::mailbox::Doorbell;
 
+pub(crate) mod connect;
 pub(crate) mod epoll;
 pub(crate) mod listen;
 pub(crate) mod net;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
+pub(crate) mod steer;
 
 pub(crate) use epoll::Epoll as Native;
 use epoll::EventfdBell;
@@ -138,6 +143,13 @@ impl Backend {
         forward!(self.now())
     }
 
+    /// Nanoseconds on a monotonic clock that is cheap to read and moves in steps of some
+    /// milliseconds.
+    #[inline]
+    pub(crate) fn coarse_now(&self) -> u64 {
+        forward!(self.coarse_now())
+    }
+
     /// Sleeps until something is ready; the number of events.
     #[inline]
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -165,6 +177,40 @@ impl Backend {
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
         forward!(self.accept(index))
+    }
+
+    /// Begins to connect; the socket is writable when that has succeeded or failed.
+    pub(crate) fn connect(
+        &mut self,
+        destination: &Destination,
+        options: &ConnectOptions,
+    ) -> io::Result<Socket> {
+        match self {
+            Backend::Native(_) => connect::begin(destination, options).map(Socket::Fd),
+            #[cfg(feature = "sim")]
+            Backend::Sim(backend) => backend.connect(),
+        }
+    }
+
+    /// Whether a socket is connected to itself.
+    pub(crate) fn is_self_connected(&self, index: usize) -> bool {
+        self.descriptor(index).is_some_and(connect::is_self_connected)
+    }
+
+    /// Takes a socket out of its slot, still registered if it was.
+    pub(crate) fn take(&mut self, index: usize) -> Option<Socket> {
+        forward!(self.take(index))
+    }
+
+    /// Accepts a connection with the descriptor kept for the purpose, and closes it; false if
+    /// not even that works.
+    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+        forward!(self.turn_away(index))
+    }
+
+    /// The descriptor in a slot; a simulated one has none.
+    pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        forward!(self.descriptor(index))
     }
 
     /// Reads once; 0 is the peer's FIN.
@@ -218,4 +264,11 @@ impl Backend {
     pub(crate) fn reset(&mut self, id: ConnId, interest: Interest) {
         forward!(self.reset(id, interest));
     }
+}
+
+/// Prepares a connected stream socket made elsewhere; its peer's address comes with it.
+pub(crate) fn adopt_stream(fd: OwnedFd) -> io::Result<(Socket, Addr)> {
+    let peer = net::peer_addr(&fd)?;
+    net::set_nonblocking(&fd)?;
+    Ok((Socket::Fd(fd), peer))
 }

@@ -86,13 +86,22 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Addr)> {
 }
 
 pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<Addr> {
+    name_of(fd, libc::getsockname)
+}
+
+pub(crate) fn peer_addr(fd: &impl AsFd) -> io::Result<Addr> {
+    name_of(fd.as_fd(), libc::getpeername)
+}
+
+type NameCall =
+    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn name_of(fd: BorrowedFd<'_>, call: NameCall) -> io::Result<Addr> {
     // SAFETY: an all-zero sockaddr_storage is a valid one.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: the storage is as large as its length says, and both live through the call.
-    retry(|| unsafe {
-        libc::getsockname(fd.as_raw_fd(), (&raw mut storage).cast(), &mut length) as isize
-    })?;
+    retry(|| unsafe { call(fd.as_raw_fd(), (&raw mut storage).cast(), &mut length) as isize })?;
     Ok(addr_from(&storage, length as usize))
 }
 
@@ -141,6 +150,31 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
 /// Makes the coming close a reset (TCP: SO_LINGER with zero seconds; no effect elsewhere).
 pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
+}
+
+pub(crate) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
+    SockRef::from(fd).set_nonblocking(true)
+}
+
+/// The first bytes sent go with the SYN (TCP_FASTOPEN_CONNECT, tcp(7)).
+pub(crate) fn set_fast_open_connect(fd: &impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option value is an int that lives through the call.
+    retry(|| unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN_CONNECT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        ) as isize
+    })?;
+    Ok(())
+}
+
+/// A descriptor to keep in reserve.
+pub(crate) fn spare() -> io::Result<OwnedFd> {
+    std::fs::File::open("/dev/null").map(OwnedFd::from)
 }
 
 /// A second descriptor of the same socket, close-on-exec.

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,12 +91,14 @@ pub(crate) struct Wire {
     error: Option<i32>,
     send_room: usize,
     backlog: VecDeque<usize>,
+    /// We are connecting, and the far end has not answered.
+    pub(crate) connecting: bool,
     registered: Option<(ConnId, Interest)>,
 }
 
 impl Wire {
     fn ready(&self) -> Option<Event> {
-        let (id, interest) = self.registered?;
+        let (id, interest) = self.registered.filter(|_| !self.connecting)?;
         let reset = self.error.is_some() || self.peer_gone && self.peer_finished;
         let hup = reset || self.peer_finished && self.we_finished;
         let readable = !self.inbound.is_empty() || self.peer_finished || !self.backlog.is_empty();
@@ -126,6 +129,8 @@ pub(crate) struct Kernel {
     /// Descriptors: the lowest free one is given out, as a real kernel does.
     fds: Vec<Option<usize>>,
     bell: Arc<AtomicBool>,
+    /// Connections that the reactor makes, unanswered.
+    pub(crate) outgoing: VecDeque<usize>,
     /// System calls so far, by what a test wants to count.
     pub(crate) sends: u64,
     pub(crate) interest_changes: u64,
@@ -142,6 +147,7 @@ impl Kernel {
             wires: Vec::new(),
             fds: Vec::new(),
             bell: Arc::new(AtomicBool::new(false)),
+            outgoing: VecDeque::new(),
             sends: 0,
             interest_changes: 0,
             waits: 0,
@@ -166,9 +172,17 @@ impl Kernel {
             error: None,
             send_room,
             backlog: VecDeque::new(),
+            connecting: false,
             registered: None,
         });
         self.wires.len() - 1
+    }
+
+    /// The far end of `wire` refuses to be connected to.
+    pub(crate) fn refuse(&mut self, wire: usize) {
+        self.reset_by_peer(wire);
+        self.wires[wire].error = Some(libc::ECONNREFUSED);
+        self.wires[wire].connecting = false;
     }
 
     /// A descriptor for our end of a wire.
@@ -256,6 +270,10 @@ impl SimBackend {
 
     pub(crate) fn now(&self) -> u64 {
         self.kernel.borrow().now
+    }
+
+    pub(crate) fn coarse_now(&self) -> u64 {
+        self.now()
     }
 
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -348,6 +366,39 @@ impl SimBackend {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         Ok((Socket::Sim(kernel.open(wire)), Addr::unix(None)))
+    }
+
+    /// The far end answers when the test says so.
+    pub(crate) fn connect(&mut self) -> io::Result<Socket> {
+        let kernel = &mut *self.kernel.borrow_mut();
+        if kernel.open_fds() >= kernel.faults.open_max {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        let wire = kernel.add_wire();
+        kernel.wires[wire].connecting = true;
+        kernel.outgoing.push_back(wire);
+        Ok(Socket::Sim(kernel.open(wire)))
+    }
+
+    pub(crate) fn take(&mut self, index: usize) -> Option<Socket> {
+        self.fds.get_mut(index)?.take().map(|fd| Socket::Sim(SimSocket(fd)))
+    }
+
+    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+        let kernel = &mut *self.kernel.borrow_mut();
+        let Ok(listener) = self.fd(index).and_then(|fd| kernel.wire_of(fd)) else {
+            return false;
+        };
+        let turned_away = kernel.wires[listener].backlog.pop_front();
+        if let Some(wire) = turned_away {
+            kernel.wires[wire].closed = true;
+            kernel.wires[wire].we_finished = true;
+        }
+        turned_away.is_some()
+    }
+
+    pub(crate) fn descriptor(&self, _index: usize) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     pub(crate) fn recv(&mut self, index: usize, into: &mut [u8]) -> io::Result<usize> {

@@ -1,0 +1,60 @@
+//! One server started on a fresh port and a fresh thread of this process, and stopped again.
+
+use crate::servers::Server;
+use crate::site::{Site, Usage};
+use crate::sys;
+use crate::workload::Workload;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+const BACKLOG: i32 = 4096;
+
+pub struct Host {
+    pub addr: SocketAddr,
+    site: Arc<Site>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Host {
+    pub fn start(
+        server: &'static Server,
+        workload: &Workload,
+        core: Option<usize>,
+    ) -> io::Result<Host> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        sys::set_backlog(&listener, BACKLOG)?;
+        let addr = listener.local_addr()?;
+        let site = Arc::new(Site::new(workload, core)?);
+        let theirs = Arc::clone(&site);
+        let thread = thread::Builder::new()
+            .name(server.name.to_owned())
+            .spawn(move || (server.run)(listener, &theirs))?;
+        Ok(Host { addr, site, thread: Some(thread) })
+    }
+
+    pub fn usage(&self) -> io::Result<Usage> {
+        self.site.usage()
+    }
+
+    /// Stops the server and returns what it returned.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.site.stop();
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the server panicked")))
+    }
+}
+
+/// After an error of the client: the server's own error, if it has one, is the cause, so it is printed.
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Err(e) = self.join() {
+            eprintln!("the server ended with: {e}");
+        }
+    }
+}

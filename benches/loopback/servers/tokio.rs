@@ -1,0 +1,108 @@
+//! tokio as its tutorial does it, on the current_thread runtime: a task and a buffer for each connection, `read` and
+//! `write_all`.
+
+use super::http::Response;
+use crate::site::{READ_SIZE, Site};
+use crate::workload::Protocol;
+use bytes::{Buf, BytesMut};
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
+
+const BUFFER_SIZE_MIN: usize = 4 * 1024;
+const REQUEST_SIZE_MAX: usize = 16 * 1024;
+
+thread_local! {
+    static RESPONSE: RefCell<Response> = RefCell::new(Response::new(1));
+}
+
+pub fn run(listener: std::net::TcpListener, site: &Arc<Site>) -> io::Result<()> {
+    site.enter()?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stopper, stop) = oneshot::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let stopped = site.wait_for_stop();
+            let _ = stopper.send(());
+            stopped
+        });
+        runtime.block_on(accept(listener, site, stop))
+    })
+}
+
+async fn accept(
+    listener: std::net::TcpListener,
+    site: &Site,
+    mut stop: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    if site.protocol == Protocol::Http {
+        tokio::spawn(refresh());
+    }
+    loop {
+        let accepted = tokio::select! {
+            _ = &mut stop => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(e) if e.kind() == ErrorKind::ConnectionAborted => continue,
+            Err(e) => return Err(e),
+        };
+        stream.set_nodelay(true)?;
+        match site.protocol {
+            Protocol::Echo => {
+                let size = site.message.clamp(BUFFER_SIZE_MIN, READ_SIZE);
+                tokio::spawn(echo(stream, size));
+            }
+            Protocol::Http => {
+                tokio::spawn(http(stream));
+            }
+        }
+    }
+}
+
+async fn echo(mut stream: TcpStream, size: usize) -> io::Result<()> {
+    let mut buffer = vec![0; size];
+    loop {
+        let length = stream.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buffer[..length]).await?;
+    }
+}
+
+async fn http(mut stream: TcpStream) -> io::Result<()> {
+    let mut input = BytesMut::with_capacity(REQUEST_SIZE_MAX);
+    let mut answers = Vec::new();
+    loop {
+        input.reserve(BUFFER_SIZE_MIN);
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+        answers.clear();
+        let used = RESPONSE.with_borrow(|response| response.answer(&input, &mut answers))?;
+        input.advance(used);
+        if input.len() > REQUEST_SIZE_MAX {
+            return Err(io::Error::new(ErrorKind::InvalidData, "a request of more than 16 KiB"));
+        }
+        stream.write_all(&answers).await?;
+    }
+}
+
+async fn refresh() {
+    let mut tick = interval(Duration::from_millis(500));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        RESPONSE.with_borrow_mut(Response::refresh);
+    }
+}

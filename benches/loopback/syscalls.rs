@@ -1,0 +1,129 @@
+//! System calls per message, counted by strace around a server in a process of its own.
+//!
+//! Each server runs twice, the second time with more messages; the difference is the steady state, without start-up,
+//! accepting and stopping.
+
+use crate::client::{Client, Until};
+use crate::host::Host;
+use crate::servers::Server;
+use crate::verify;
+use crate::workload::Workload;
+use core_affinity::CoreId;
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::{env, fs, process};
+
+/// Messages on each connection in the short run; the long one has three times as many.
+const WAVES: u64 = 60;
+
+/// `None` where there is only one: nothing is pinned.
+#[derive(Clone, Copy)]
+pub struct Cores {
+    pub server: Option<usize>,
+    pub client: Option<usize>,
+}
+
+type Counts = BTreeMap<String, f64>;
+
+pub fn installed() -> bool {
+    Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// The child's side: serves until its standard input ends.
+pub fn serve(server: &'static Server, workload: &'static Workload) -> io::Result<()> {
+    let host = Host::start(server, workload, None)?;
+    println!("{}", host.addr);
+    io::stdin().read_to_end(&mut Vec::new())?;
+    host.stop()
+}
+
+pub fn run(
+    servers: &[&'static Server],
+    workloads: &[&'static Workload],
+    cores: Cores,
+) -> io::Result<()> {
+    for workload in workloads {
+        println!("\n{} ({}): system calls per message", workload.title, workload.name);
+        for server in servers.iter().filter(|server| !server.again) {
+            let per_message = steady(server, workload, cores)?;
+            let total: f64 = per_message.values().sum();
+            let mut kinds: Vec<_> =
+                per_message.into_iter().filter(|(_, count)| *count >= 0.0005).collect();
+            kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let kinds: Vec<_> =
+                kinds.iter().map(|(name, count)| format!("{name} {count:.3}")).collect();
+            println!("  {:<8}{total:>7.3}  {}", server.name, kinds.join(", "));
+        }
+    }
+    println!(
+        "\nA message is what a client sends before it waits: an echo message, or the pipelined requests together.\n\
+         The client waits for all connections before it sends on any again: since strace slows the server, a server that\n\
+         reads until there is nothing would otherwise never leave its first connection."
+    );
+    Ok(())
+}
+
+fn steady(server: &Server, workload: &Workload, cores: Cores) -> io::Result<Counts> {
+    let short = count(server, workload, cores, WAVES)?;
+    let mut long = count(server, workload, cores, 3 * WAVES)?;
+    for (name, calls) in &mut long {
+        let before = short.get(name).copied().unwrap_or(0.0);
+        *calls = (*calls - before) / (2 * WAVES * workload.connections as u64) as f64;
+    }
+    Ok(long)
+}
+
+fn count(server: &Server, workload: &Workload, cores: Cores, waves: u64) -> io::Result<Counts> {
+    let summary = env::temp_dir().join(format!("reev-bench-strace-{}", process::id()));
+    pin(cores.server);
+    let mut child = Command::new("strace")
+        .args(["-f", "-c", "-o"])
+        .arg(&summary)
+        .arg(env::current_exe()?)
+        .args(["--serve", server.name, "--only", workload.name])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    pin(cores.client);
+    let mut load = || {
+        let mut line = String::new();
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe to the child"))?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let addr = line
+            .trim()
+            .parse()
+            .map_err(|_| io::Error::other("the child under strace did not start"))?;
+        let answer_size = verify::probe(addr, workload)?;
+        let mut client = Client::connect(addr, workload, answer_size)?;
+        for _ in 0..waves {
+            client.start()?;
+            client.run(Until::Silence)?;
+        }
+        Ok(())
+    };
+    let loaded: io::Result<()> = load();
+    drop(child.stdin.take());
+    child.wait()?;
+    let text = fs::read_to_string(&summary);
+    let _ = fs::remove_file(&summary);
+    loaded?;
+    Ok(parse(&text?))
+}
+
+/// Of this thread, and so of the children it starts. A core that does not exist was reported before.
+fn pin(core: Option<usize>) {
+    if let Some(id) = core {
+        core_affinity::set_for_current(CoreId { id });
+    }
+}
+
+/// Lines of `% time, seconds, usecs/call, calls, [errors,] syscall`.
+fn parse(summary: &str) -> Counts {
+    let row = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let calls = columns.get(3)?.parse().ok()?;
+        columns.last().filter(|name| **name != "total").map(|name| ((*name).to_owned(), calls))
+    };
+    summary.lines().filter_map(row).collect()
+}

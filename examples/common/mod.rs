@@ -1,0 +1,69 @@
+//! What every example that serves has in common: its flags, its banner, its clean end.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches};
+use reev::{Addr, Config, ListenerId, Server};
+
+/// The flags of a server.
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// Where to listen: host:port, tcp4://:port, tcp6://:port, unix:///path, unix://@name
+    ///
+    /// Port 0 lets the system choose; the banner says what it chose.
+    #[arg(long)]
+    pub(crate) addr: String,
+
+    /// Number of reactors, each a thread; 0 is one for each core this process may use
+    #[arg(long, default_value_t = 0)]
+    pub(crate) reactors: usize,
+
+    /// Leave the reactors' threads unpinned
+    #[arg(long)]
+    pub(crate) no_pin: bool,
+}
+
+impl Serve {
+    /// The configuration that the flags ask for.
+    pub(crate) fn config(&self) -> Config {
+        Config { reactors: self.reactors, pin: !self.no_pin, ..Config::default() }
+    }
+
+    /// A server that listens, and stops on SIGINT and SIGTERM.
+    pub(crate) fn listen(&self) -> io::Result<(Server, ListenerId)> {
+        let mut server = Server::new(self.config())?;
+        let listener = server.listen(&self.addr)?;
+        reev::stop_on_signals(&server.handle())?;
+        Ok((server, listener))
+    }
+}
+
+/// Runs an example with the flags `T`, of which `--addr` defaults to `addr`. What goes wrong is
+/// told in one line.
+pub(crate) fn run<T>(addr: &'static str, serve: impl FnOnce(T) -> io::Result<()>) -> ExitCode
+where
+    T: CommandFactory + FromArgMatches,
+{
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let command = T::command().mut_arg("addr", |arg| arg.required(false).default_value(addr));
+    let name = command.get_name().to_owned();
+    let options = match T::from_arg_matches(&command.get_matches()) {
+        Ok(options) => options,
+        Err(error) => error.exit(),
+    };
+    match serve(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The one line on standard output: where the server listens and how to try it. That nobody
+/// reads it is no reason not to serve.
+pub(crate) fn banner(name: &str, addr: &Addr, try_it: impl Display) {
+    let _ = writeln!(io::stdout(), "{name}: listening on {addr}; try: {try_it}");
+}

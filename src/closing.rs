@@ -1,0 +1,160 @@
+//! How connections end: flushed, lingering, reset, handed out.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::close::Close;
+use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
+use crate::core::{DetachFn, Detached};
+use crate::dispatch::Dispatcher;
+use crate::handler::ConnId;
+use crate::sync::Ordering;
+use crate::sys::{Interest, Socket};
+use crate::timer::Purpose;
+
+impl Dispatcher {
+    /// The output of a closing connection is flushed: send the FIN, and linger if the peer may
+    /// still be sending, so that no reset destroys what it has not read.
+    pub(crate) fn finish_closing(&mut self, id: ConnId) {
+        let linger = self.core.config.linger_timeout;
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        let peer_done = conn.flags.any(Flags::PEER_EOF);
+        let why = if peer_done { Close::Peer } else { Close::Local };
+        if conn.kind != Kind::Stream || peer_done || linger.is_zero() {
+            return self.core.doom(id, why);
+        }
+        self.backend.shutdown_write(id.index());
+        self.end_handler(id, &why);
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        conn.flags.insert(Flags::LINGERING);
+        self.core.set_internal(id, Purpose::Linger, linger, 0);
+        self.update_interest(id);
+    }
+
+    /// Ends `id`: last callback, then socket and slot.
+    pub(crate) fn finish(&mut self, id: ConnId, why: Close) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.kind == Kind::Connecting {
+            let message = "cancelled before it was connected";
+            return self
+                .connect_failed(id, io::Error::new(io::ErrorKind::ConnectionAborted, message));
+        }
+        let why = match (why, conn.take_send_error()) {
+            (Close::Local | Close::Peer, Some(error)) => Close::Io(error),
+            (why, _) => why,
+        };
+        // A FIN behind output that was cut short would make it look whole.
+        let cut = conn.flags.any(Flags::OUT_FAILED);
+        self.end_handler(id, &why);
+        self.release(id, cut || why.resets());
+    }
+
+    /// `on_close`, the end of the timers and of the handler.
+    fn end_handler(&mut self, id: ConnId, why: &Close) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        let opened = conn.flags.take(Flags::OPENED);
+        conn.flags.insert(Flags::DOOMED);
+        self.core.timers.cancel_all(&mut conn.timers);
+        conn.out = None;
+        conn.take_tail();
+        if let Some(remote) = conn.take_remote() {
+            remote.open.store(false, Ordering::Release);
+        }
+        if opened {
+            self.core.shared.counters.closed[why.index()].add(1);
+            self.call(id, |handler, cx| {
+                handler.on_close(cx, why);
+                Ok(())
+            });
+            self.core.current = ConnId::NONE;
+        }
+        self.drop_handler(id);
+        if let Some(conn) = self.core.conns.get_mut(id.0) {
+            conn.flags.remove(Flags::DOOMED);
+        }
+    }
+
+    /// Gives socket and slot back; from here on the id finds nothing.
+    pub(crate) fn release(&mut self, id: ConnId, reset: bool) {
+        let Some(mut conn) = self.core.conns.remove(id.0) else {
+            return;
+        };
+        self.core.timers.cancel_all(&mut conn.timers);
+        if reset {
+            self.backend.reset(id, conn.interest);
+        } else {
+            self.backend.close(id, conn.interest);
+        }
+        self.count_end(&conn);
+    }
+
+    fn count_end(&mut self, conn: &Conn) {
+        if conn.kind.has_handler() {
+            let counters = &self.core.shared.counters;
+            counters.open.subtract(1);
+            counters.paused.subtract(u64::from(conn.flags.any(Flags::RESTS)));
+        }
+        if conn.kind == Kind::Stream && conn.listener != NO_LISTENER {
+            self.released.push(conn.listener);
+        }
+    }
+
+    /// Ends everything, as the reactor stops.
+    pub(crate) fn stop_all(&mut self) {
+        for index in 0..self.core.conns.slots() {
+            let Some(key) = self.core.conns.key_at(index) else {
+                continue;
+            };
+            let id = ConnId(key);
+            match self.core.conns.get(key).map(|conn| (conn.kind, conn.flags)) {
+                Some((Kind::Listener | Kind::Attempt, _)) => self.release(id, false),
+                Some((_, flags)) if flags.any(Flags::LINGERING) => self.release(id, false),
+                _ => self.core.doom(id, Close::Stopped),
+            }
+        }
+        self.settle();
+    }
+
+    /// Has every connection under way fail, as the reactor shuts down.
+    pub(crate) fn cancel_connects(&mut self) {
+        for id in self.connector.under_way() {
+            self.core.doom(id, Close::Stopped);
+        }
+        self.settle();
+    }
+
+    /// A connection leaves the reactor with all that it holds.
+    pub(crate) fn hand_out(&mut self, id: ConnId, then: DetachFn) {
+        let Some(conn) = self.core.conns.get_mut(id.0).filter(|c| !c.flags.any(Flags::ENDING))
+        else {
+            return;
+        };
+        let unread = conn.take_tail().bytes().to_vec();
+        let unsent = conn.out.take().map_or_else(Vec::new, |out| out.to_vec());
+        self.end_handler(id, &Close::Detached);
+        let Some(mut conn) = self.core.conns.remove(id.0) else {
+            return;
+        };
+        self.core.timers.cancel_all(&mut conn.timers);
+        if conn.interest != Interest::UNREGISTERED {
+            // Cannot fail: the poller knows the socket.
+            let _ = self.backend.set_interest(id, conn.interest, Interest::UNREGISTERED);
+        }
+        let socket = self.backend.take(id.index());
+        self.count_end(&conn);
+        if let Some(Socket::Fd(socket)) = socket {
+            let call = AssertUnwindSafe(|| then(Detached { socket, unread, unsent }));
+            if catch_unwind(call).is_err() {
+                log::error!("what took the detached {id:?} panicked");
+            }
+        }
+    }
+}

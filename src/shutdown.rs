@@ -1,0 +1,103 @@
+//! Ending a reactor gracefully: no new connections, goodbyes said, output drained, then the cut.
+
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use crate::conn::Flags;
+use crate::core::nanos;
+use crate::handler::ConnId;
+use crate::reactor::Reactor;
+
+/// A reactor that ends when its connections have, or when its time is up.
+pub(crate) struct ShuttingDown {
+    /// Nanoseconds since the reactor started.
+    pub(crate) deadline: u64,
+    reports: Vec<Sender<usize>>,
+}
+
+impl Reactor {
+    pub(crate) fn begin_shutdown(&mut self, within: Option<Duration>, report: Sender<usize>) {
+        let core = &self.dispatcher.core;
+        let within = within.unwrap_or(core.config.shutdown_timeout);
+        let deadline = core.now.saturating_add(nanos(within));
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.deadline = shutdown.deadline.min(deadline);
+            shutdown.reports.push(report);
+            return;
+        }
+        self.shutdown = Some(ShuttingDown { deadline, reports: vec![report] });
+        self.close_listeners();
+        for id in self.conn_ids() {
+            self.say_goodbye(id);
+        }
+        self.dispatcher.cancel_connects();
+    }
+
+    /// Tells a handler that the server is shutting down.
+    pub(crate) fn say_goodbye(&mut self, id: ConnId) {
+        let conn = self.dispatcher.core.conns.get(id.0);
+        if conn.is_some_and(|conn| !conn.flags.any(Flags::ENDING) && conn.flags.any(Flags::OPENED))
+        {
+            self.dispatcher.call(id, |handler, cx| handler.on_shutdown(cx));
+            self.dispatcher.settle();
+        }
+    }
+
+    /// Whether the shutdown is over: all gone, or out of time.
+    pub(crate) fn check_shutdown(&mut self) {
+        let core = &self.dispatcher.core;
+        let Some(shutdown) = &mut self.shutdown else {
+            return;
+        };
+        let late = core.now >= shutdown.deadline;
+        if !late && core.conns.len() > 0 {
+            return;
+        }
+        let cut = (0..core.conns.slots())
+            .filter_map(|index| core.conns.at(index))
+            .filter(|conn| conn.kind.has_handler() && !conn.flags.any(Flags::LINGERING))
+            .count();
+        for report in shutdown.reports.drain(..) {
+            let _ = report.send(cut); // nobody may be waiting
+        }
+        self.running = false;
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use crate::sim::Simulation;
+    use crate::{Ctx, EvHandler};
+
+    struct Told(Rc<Cell<u32>>);
+
+    impl EvHandler for Told {
+        fn on_read(&mut self, _cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            Ok(data.len())
+        }
+
+        fn on_shutdown(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+            self.0.set(self.0.get() + 1);
+            cx.close();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_handler_that_opens_after_the_shutdown_began_is_told() {
+        let mut sim = Simulation::new(1);
+        let told = Rc::new(Cell::new(0));
+        sim.reactor().add(Told(told.clone()));
+        let shutdown = sim.handle().shutdown(Duration::from_secs(10));
+        sim.settle();
+        assert_eq!(told.get(), 1);
+        assert!(!sim.turn(), "the reactor has nothing to wait for");
+        drop(sim); // which the reports would wait for
+        assert_eq!(shutdown.wait(), 0);
+    }
+}

@@ -1,0 +1,220 @@
+//! Connecting out, on the simulated kernel and on real sockets.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use reev::sim::Simulation;
+use reev::{Close, Config, ConnectOptions, Ctx, EvHandler, Retry, Server};
+
+type Log = Rc<RefCell<Vec<String>>>;
+
+/// Notes every callback.
+struct Noting(Log);
+
+impl Noting {
+    fn note(&self, text: impl Into<String>) {
+        self.0.borrow_mut().push(text.into());
+    }
+}
+
+impl EvHandler for Noting {
+    fn on_open(&mut self, _: &mut Ctx<'_>) -> io::Result<()> {
+        self.note("open");
+        Ok(())
+    }
+
+    fn on_read(&mut self, _: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        self.note(format!("read {}", String::from_utf8_lossy(data)));
+        Ok(data.len())
+    }
+
+    fn on_connect_fail(&mut self, _: &mut Ctx<'_>, error: io::Error) {
+        self.note(format!("fail {:?}", error.kind()));
+    }
+
+    fn on_close(&mut self, _: &mut Ctx<'_>, why: &Close) {
+        self.note(format!("close {}", why.kind()));
+    }
+}
+
+fn addrs(texts: &[&str]) -> Vec<SocketAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn taken(log: &Log) -> Vec<String> {
+    std::mem::take(&mut *log.borrow_mut())
+}
+
+#[test]
+fn what_is_written_before_waits_for_the_connection() {
+    let (mut sim, log) = (Simulation::new(1), Log::default());
+    let options = ConnectOptions::default();
+    let id = sim.reactor().connect(addrs(&["10.0.0.1:1"]), &options, Noting(log.clone()));
+    sim.reactor().conn(id).unwrap().write(b"early");
+    sim.settle();
+    assert!(taken(&log).is_empty());
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    assert_eq!(taken(&log), ["open"]);
+    assert_eq!(peer.receive(), b"early");
+    peer.send(b"answer");
+    peer.finish();
+    sim.settle();
+    assert_eq!(taken(&log), ["read answer", "close peer"]);
+    assert_eq!(sim.open_sockets(), 0);
+}
+
+#[test]
+fn hard_case_25_refused_everywhere_is_told_once_with_the_first_reason() {
+    let (mut sim, log) = (Simulation::new(2), Log::default());
+    let two = addrs(&["10.0.0.1:1", "10.0.0.2:1"]);
+    sim.reactor().connect(two, &ConnectOptions::default(), Noting(log.clone()));
+    sim.settle();
+    sim.outgoing().unwrap().refuse();
+    sim.settle();
+    assert!(taken(&log).is_empty(), "one address is left");
+    sim.outgoing().unwrap().refuse();
+    sim.settle();
+    assert_eq!(taken(&log), ["fail ConnectionRefused"]);
+    assert!(sim.outgoing().is_none());
+    assert_eq!(sim.open_sockets(), 0);
+    let stats = &sim.handle().stats()[0];
+    assert_eq!((stats.open, stats.timers, stats.connect_errors), (0, 0, 1));
+}
+
+#[test]
+fn the_next_address_starts_after_the_stagger_and_the_first_to_answer_wins() {
+    let (mut sim, log) = (Simulation::new(3), Log::default());
+    let two = addrs(&["10.0.0.1:1", "10.0.0.2:1"]);
+    sim.reactor().connect(two, &ConnectOptions::default(), Noting(log.clone()));
+    sim.settle();
+    let first = sim.outgoing().unwrap();
+    assert!(sim.outgoing().is_none());
+    sim.advance(Duration::from_millis(250));
+    let second = sim.outgoing().unwrap().accept();
+    sim.settle();
+    assert_eq!(taken(&log), ["open"]);
+    assert!(first.is_abandoned());
+    assert!(!second.is_released());
+    assert_eq!(sim.open_sockets(), 1);
+    assert_eq!(sim.handle().stats()[0].timers, 0);
+}
+
+#[test]
+fn timeout_and_cancel_have_one_outcome() {
+    let (mut sim, log) = (Simulation::new(4), Log::default());
+    let options = ConnectOptions { timeout: Duration::from_secs(3), ..ConnectOptions::default() };
+    sim.reactor().connect(addrs(&["10.0.0.1:1"]), &options, Noting(log.clone()));
+    sim.advance(Duration::from_secs(4));
+    assert_eq!(taken(&log), ["fail TimedOut"]);
+    assert!(sim.outgoing().unwrap().is_abandoned());
+
+    let id = sim.reactor().connect(addrs(&["10.0.0.1:1"]), &options, Noting(log.clone()));
+    sim.settle();
+    sim.reactor().conn(id).unwrap().close();
+    sim.advance(Duration::from_secs(4));
+    assert_eq!(taken(&log), ["fail ConnectionAborted"]);
+    assert_eq!(sim.open_sockets(), 0);
+
+    // Closed before anything was started, and a target that does not parse.
+    let id = sim.reactor().connect(addrs(&["10.0.0.1:1"]), &options, Noting(log.clone()));
+    sim.reactor().conn(id).unwrap().abort();
+    sim.reactor().connect("nonsense", &options, Noting(log.clone()));
+    sim.settle();
+    assert_eq!(taken(&log), ["fail InvalidInput", "fail ConnectionAborted"]);
+    assert_eq!(sim.handle().stats()[0].open, 0);
+}
+
+#[test]
+fn tries_are_repeated_with_growing_waits() {
+    let (mut sim, log) = (Simulation::new(5), Log::default());
+    let retry = Retry { tries: 2, ..Retry::default() };
+    let options = ConnectOptions { retry: Some(retry), ..ConnectOptions::default() };
+    sim.reactor().connect(addrs(&["10.0.0.1:1"]), &options, Noting(log.clone()));
+    for wait in [100, 200] {
+        sim.settle();
+        sim.outgoing().unwrap().refuse();
+        sim.settle();
+        assert!(sim.outgoing().is_none() && taken(&log).is_empty());
+        sim.advance(Duration::from_millis(wait));
+    }
+    sim.outgoing().unwrap().refuse();
+    sim.advance(Duration::from_secs(60));
+    assert_eq!(taken(&log), ["fail ConnectionRefused"]);
+    assert!(sim.outgoing().is_none());
+}
+
+#[test]
+fn shutdown_cancels_what_is_under_way() {
+    let (mut sim, log) = (Simulation::new(6), Log::default());
+    let options = ConnectOptions::default();
+    sim.reactor().connect(addrs(&["10.0.0.1:1"]), &options, Noting(log.clone()));
+    sim.settle();
+    let shutdown = sim.handle().shutdown(Duration::from_secs(1));
+    sim.settle();
+    assert!(!sim.turn());
+    assert_eq!(shutdown.wait(), 0);
+    assert_eq!(taken(&log), ["fail ConnectionAborted"]);
+}
+
+/// Sends its outcome to the test's thread.
+struct Telling(mpsc::Sender<String>);
+
+impl EvHandler for Telling {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.write(b"hello");
+        self.0.send("open".to_owned()).map_err(io::Error::other)
+    }
+
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        self.0.send(String::from_utf8_lossy(data).into_owned()).map_err(io::Error::other)?;
+        cx.close();
+        Ok(data.len())
+    }
+
+    fn on_connect_fail(&mut self, _: &mut Ctx<'_>, error: io::Error) {
+        let _ = self.0.send(format!("fail {:?}", error.kind()));
+    }
+}
+
+fn on_a_reactor(target: String) -> (reev::Running, mpsc::Receiver<String>) {
+    let config = Config { reactors: 1, pin: false, ..Config::default() };
+    let running = Server::new(config).unwrap().start(|_| Ok(())).unwrap();
+    let (tell, told) = mpsc::channel();
+    let connect = move |reactor: &mut reev::Reactor| {
+        reactor.connect(&target, &ConnectOptions::default(), Telling(tell));
+    };
+    running.handle().run_on(0, connect).unwrap();
+    (running, told)
+}
+
+#[test]
+fn a_name_is_resolved_and_connected_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (running, told) = on_a_reactor(format!("tcp://localhost:{port}"));
+    let (mut stream, _) = listener.accept().unwrap();
+    assert_eq!(told.recv().unwrap(), "open");
+    let mut hello = [0; 5];
+    stream.read_exact(&mut hello).unwrap();
+    assert_eq!(&hello, b"hello");
+    stream.write_all(b"bye").unwrap();
+    assert_eq!(told.recv().unwrap(), "bye");
+    assert_eq!(stream.read(&mut hello).unwrap(), 0);
+    running.handle().stop();
+    running.join().unwrap();
+}
+
+#[test]
+fn hard_case_25_a_real_refusal_is_a_refusal() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (running, told) = on_a_reactor(format!("tcp://{unused}"));
+    assert_eq!(told.recv().unwrap(), "fail ConnectionRefused");
+    assert!(told.recv().is_err(), "told once, and the handler dropped");
+    running.handle().stop();
+    running.join().unwrap();
+}
