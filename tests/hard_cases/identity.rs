@@ -477,6 +477,39 @@ fn hard_case_05_close_from_everywhere() {
     }
 }
 
+/// A handler that was to replace another, on a connection that ended instead, is dropped then
+/// and not with the next owner of the slot. Planted: it is put into the lingering slot.
+#[test]
+fn hard_case_05_a_replacement_that_comes_too_late_is_dropped() {
+    for linger in [Duration::from_secs(2), Duration::ZERO] {
+        let config = Config { linger_timeout: linger, ..Config::default() };
+        let mut sim = Simulation::with(1, Faults::default(), config);
+        let held = Rc::new(());
+        let listener = sim.listen({
+            let held = held.clone();
+            move |_| {
+                let held = held.clone();
+                each(move |cx, what| {
+                    if let What::Read(_) = what {
+                        let inner = held.clone();
+                        cx.replace(each(move |cx, what| {
+                            let _ = &inner;
+                            usual(cx, what)
+                        }));
+                        cx.close();
+                    }
+                    usual(cx, what)
+                })
+            }
+        });
+        let peer = sim.connect(listener);
+        peer.send(b"x");
+        sim.settle();
+        assert_eq!(peer.is_released(), linger.is_zero());
+        assert_eq!(Rc::strong_count(&held), 2, "the test's and the factory's");
+    }
+}
+
 /// A handler that was closed before its on_open came gets neither. Planted: as above.
 #[test]
 fn hard_case_05_closed_before_on_open() {
