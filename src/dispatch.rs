@@ -362,7 +362,7 @@ fn drop_isolated(handler: Option<Box<dyn EvHandler>>) {
     }
 }
 
-fn panic_message(payload: Box<dyn Any + Send>) -> String {
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(message) => *message,
         Err(payload) => {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::conn::{Flags, Kind};
 use crate::connector::{ConnectOptions, Target};
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, panic_message};
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::{Mail, ReactorShared};
@@ -184,7 +185,9 @@ impl Reactor {
             Mail::Close(id) => core.close(id),
             Mail::Abort(id) => core.doom(id, Close::Aborted),
             Mail::Task(task) => {
-                task(self);
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(self))) {
+                    log::error!("a task panicked: {}", panic_message(payload));
+                }
                 self.dispatcher.settle();
             }
             Mail::Accepted(listener, socket, peer) => self.accepted(listener, socket, peer),

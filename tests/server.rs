@@ -535,6 +535,15 @@ mod ends {
         server.handle().stop();
         server.run(|_| Ok(())).unwrap();
     }
+
+    /// Planted: a task's panic ends its reactor.
+    #[test]
+    fn a_task_that_panics_harms_nobody() {
+        let serving = Serving::tcp(|_| Echo);
+        serving.handle.run_on(0, |_| panic!("as asked")).unwrap();
+        serving.handle.broadcast(|_| panic!("as asked")).unwrap();
+        echo_tcp(serving.socket_addr());
+    }
 }
 
 #[test]
