@@ -546,6 +546,21 @@ mod ends {
     }
 }
 
+/// Planted: the reactor's time in setup is that of the server's making.
+#[test]
+fn setup_has_the_present_time() {
+    let server = Server::new(reactors(1)).unwrap();
+    let before = Instant::now();
+    let handle = server.handle();
+    server
+        .run(move |reactor| {
+            assert!(reactor.now() >= before);
+            handle.stop();
+            Ok(())
+        })
+        .unwrap();
+}
+
 #[test]
 fn broadcast_and_run_on_reach_their_reactors() {
     let server = Server::new(reactors(3)).unwrap();
