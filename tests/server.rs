@@ -184,6 +184,25 @@ fn adopted_listeners_are_shared_by_all_reactors() {
     assert!(TcpStream::connect(addr).is_err());
 }
 
+/// Planted: the socket is adopted whatever it is, and the reactor tries to accept for ever.
+#[test]
+fn what_does_not_listen_is_not_adopted() {
+    let mut server = Server::new(reactors(1)).unwrap();
+    let options = ListenOptions::default();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for error in [
+        server.adopt_listener(connected, &options).unwrap_err(),
+        server.adopt_listener(datagrams, &options).unwrap_err(),
+        server.adopt_listener(UnixStream::pair().unwrap().0, &options).unwrap_err(),
+        server.adopt_listener(fs::File::open("/dev/null").unwrap(), &options).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("listen"), "{error}");
+    }
+}
+
 /// The accepted sockets of this process, each with `read` of it.
 #[allow(unsafe_code)]
 fn accepted_sockets<R>(local: SocketAddr, read: impl Fn(&SockRef<'_>) -> R) -> Vec<R> {

@@ -59,6 +59,10 @@ pub(crate) fn bind_another(
 pub(crate) fn adopt(fd: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
     let addr = {
         let socket = SockRef::from(&fd);
+        if !socket.is_listener().unwrap_or(false) {
+            let message = "cannot adopt a descriptor that is not a listening socket";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         socket.set_nonblocking(true)?;
         socket.set_cloexec(true)?;
         let addr = net::local_addr(std::os::fd::AsFd::as_fd(&fd))?;
