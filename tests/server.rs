@@ -476,6 +476,34 @@ mod unix_paths {
         assert!(!path.exists());
     }
 
+    /// A server that lives, but whose backlog is full, is asked without waiting for it. Planted:
+    /// a connect that blocks.
+    #[test]
+    fn hard_case_27_a_live_server_that_does_not_accept() {
+        let folder = Folder::new("busy");
+        let (path, addr) = folder.socket();
+        let live = Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        live.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        live.listen(1).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            if client.connect(&SockAddr::unix(&path).unwrap()).is_err() {
+                break;
+            }
+            waiting.push(client);
+        }
+        let (told, result) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut server = Server::new(reactors(1)).unwrap();
+            let _ = told.send(server.listen(&addr).map_err(|error| error.kind()));
+        });
+        let result = result.recv_timeout(Duration::from_secs(20)).expect("it does not wait");
+        assert_eq!(result, Err(io::ErrorKind::AddrInUse));
+        assert!(fs::symlink_metadata(&path).unwrap().file_type().is_socket());
+    }
+
     /// Planted: the path is removed whosever it is.
     #[test]
     fn hard_case_27_only_our_own_inode_is_removed() {
