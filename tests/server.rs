@@ -393,6 +393,25 @@ fn no_permission_gets_a_clear_error() {
     refused(server.listen(&folder.socket().1), kind, &["no permission"]);
 }
 
+#[test]
+fn nonsense_in_options_is_refused() {
+    use io::ErrorKind::InvalidInput;
+    let mut server = Server::new(reactors(1)).unwrap();
+    let mut with = |change: fn(&mut ListenOptions)| {
+        let mut options = ListenOptions::default();
+        change(&mut options);
+        server.listen_with("127.0.0.1:0", &options)
+    };
+    refused(with(|o| o.backlog = 0), InvalidInput, &["backlog"]);
+    refused(with(|o| o.backlog = -1), InvalidInput, &["backlog"]);
+    refused(with(|o| o.max_connections = Some(0)), InvalidInput, &["max_connections"]);
+    refused(with(|o| o.keepalive = Some(Duration::ZERO)), InvalidInput, &["keepalive"]);
+    refused(with(|o| o.keepalive = Some(Duration::MAX)), InvalidInput, &["keepalive"]);
+    let config = Config { output_low: 10, output_high: 5, ..config() };
+    let error = Server::new(config).map(drop).unwrap_err();
+    assert!(error.to_string().contains("output_low is 10"), "{error}");
+}
+
 /// The bounds of time may be as long as they like. Planted: they are added without saturation.
 #[test]
 fn endless_times_are_allowed() {
