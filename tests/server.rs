@@ -602,6 +602,42 @@ mod ends {
         server.run(|_| Ok(())).unwrap();
     }
 
+    /// Planted: a reactor serves as soon as its own setup is done.
+    #[test]
+    fn a_setup_error_on_one_reactor_ends_all_before_they_serve() {
+        for panics in [false, true] {
+            let served = Arc::new(AtomicUsize::new(0));
+            let (told, set_up) = mpsc::channel();
+            let set_up = Mutex::new(set_up);
+            let result = {
+                let served = served.clone();
+                Server::new(reactors(3)).unwrap().run(move |reactor| {
+                    if reactor.index() == 1 {
+                        // The last one fails, when the others have long been ready.
+                        for _ in 0..2 {
+                            set_up.lock().unwrap().recv().unwrap();
+                        }
+                        std::thread::sleep(Duration::from_millis(50));
+                        assert!(!panics, "as asked");
+                        return Err(io::Error::other("as asked"));
+                    }
+                    let served = served.clone();
+                    reactor.add(each(move |_, what| {
+                        if let What::Open = what {
+                            served.fetch_add(1, Ordering::SeqCst);
+                        }
+                        Ok(0)
+                    }));
+                    told.send(()).unwrap();
+                    Ok(())
+                })
+            };
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("as asked"), "{error}");
+            assert_eq!(served.load(Ordering::SeqCst), 0, "no reactor serves");
+        }
+    }
+
     /// Planted: a task's panic ends its reactor.
     #[test]
     fn a_task_that_panics_harms_nobody() {
@@ -609,6 +645,38 @@ mod ends {
         serving.handle.run_on(0, |_| panic!("as asked")).unwrap();
         serving.handle.broadcast(|_| panic!("as asked")).unwrap();
         echo_tcp(serving.socket_addr());
+    }
+
+    /// A poller that fails ends all reactors, and is told. Planted: the others run on.
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_reactor_that_fails_stops_the_others() {
+        if !in_child("ends::a_reactor_that_fails_stops_the_others") {
+            return; // it breaks a descriptor
+        }
+        let server = Server::new(reactors(2)).unwrap();
+        let pollers: Vec<i32> = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| {
+                let target = fs::read_link(entry.path());
+                target.is_ok_and(|target| target.to_string_lossy().contains("eventpoll"))
+            })
+            .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
+            .collect();
+        let last = *pollers.iter().max().unwrap();
+        assert_eq!(pollers.len(), 2);
+        let running = server.start(|_| Ok(())).unwrap();
+        let handle = running.handle();
+        let null = fs::File::open("/dev/null").unwrap();
+        // SAFETY: the second reactor's poller is replaced by a file; it goes on to own the
+        // number, and closes the file in the end.
+        assert_eq!(unsafe { libc::dup2(null.as_fd().as_raw_fd(), last) }, last);
+        handle.run_on(1, |_| ()).unwrap(); // wakes it
+        let (told, ended) = mpsc::channel();
+        std::thread::spawn(move || told.send(running.join().is_err()));
+        let failed = ended.recv_timeout(Duration::from_secs(20)).expect("all have ended");
+        assert!(failed, "and the error is told");
     }
 }
 
