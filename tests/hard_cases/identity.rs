@@ -36,7 +36,9 @@ fn hard_case_01_stale_event_reused_fd() {
                     match (n, what) {
                         (1, What::Read(data)) => {
                             let b = ids.borrow()[1];
-                            cx.conn(b).map(|mut b| b.abort());
+                            if let Some(mut b) = cx.conn(b) {
+                                b.abort();
+                            }
                             return Ok(data.len());
                         }
                         (1, What::Notify(_)) => {
@@ -111,7 +113,9 @@ fn hard_case_01_stale_event_reused_fd_on_real_sockets() {
                     }
                     What::Read(data) => {
                         let b: ConnId = ids.lock().unwrap()[1];
-                        cx.conn(b).map(|mut b| b.abort());
+                        if let Some(mut b) = cx.conn(b) {
+                            b.abort();
+                        }
                         return Ok(data.len());
                     }
                     What::Close(why) => told.send((n.get(), why.kind())).unwrap(),
@@ -174,7 +178,9 @@ fn hard_case_02_freed_object_in_poll_data() {
                         What::Read(data) => {
                             let me = cx.id();
                             for &id in ids.borrow()[..64].iter().filter(|&&id| id != me) {
-                                cx.conn(id).map(|mut other| other.abort());
+                                if let Some(mut other) = cx.conn(id) {
+                                    other.abort();
+                                }
                             }
                             seen.borrow_mut().push(me);
                             return Ok(data.len());
