@@ -177,7 +177,7 @@ impl Dispatcher {
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return drop_isolated(Some(handler));
         };
-        if !conn.flags.any(Flags::OPENED) {
+        if !conn.flags.any(Flags::OPENED | Flags::LINGERING) {
             return self.put_handler(id, handler);
         }
         if conn.flags.any(Flags::ENDING) {

@@ -59,7 +59,8 @@ impl Handle {
     }
 
     /// Runs a closure on every reactor's thread, soon: to refresh what handlers share, or to
-    /// write to all connections. Not atomic: each reactor runs it in a turn of its own.
+    /// write to all connections. Not atomic: each reactor runs it in a turn of its own. A panic
+    /// in it is logged, and harms nobody.
     ///
     /// # Errors
     /// The first refusal of a mailbox; the other reactors still get the closure.

@@ -51,7 +51,8 @@ impl Reactor {
         listeners: Vec<Listening>,
     ) -> Reactor {
         let read_buffer = vec![0; config.read_buffer].into_boxed_slice();
-        let core = Core::new(config, shared, handle, backend.epoch());
+        let mut core = Core::new(config, shared, handle, backend.epoch());
+        core.begin_turn(backend.now()); // setup is a turn before the first
         Reactor {
             dispatcher: Dispatcher::new(backend, core),
             read_buffer,
@@ -83,10 +84,10 @@ impl Reactor {
         self.run_deferred();
         self.resume_acceptors();
         self.check_shutdown();
-        self.end_turn(ready);
         if !self.running {
             self.stop_now();
         }
+        self.end_turn(ready);
         Ok(self.running)
     }
 
