@@ -1,0 +1,8 @@
+//! The framework under fire, on real sockets: ends with data pending, floods, storms of signals,
+//! want of descriptors, listeners that come and go, panics, shutdown with data in flight.
+//!
+//! Each test is named after its number in the list of hard cases, and says which fault was
+//! planted in the library to see it fail.
+
+mod bytes;
+mod support;
