@@ -72,6 +72,8 @@ pub(crate) struct Core {
     pub(crate) handle: Handle,
     /// Bytes of output that wait for peers.
     pub(crate) queued: Gauge,
+    /// A graceful shutdown is under way.
+    pub(crate) shutting_down: bool,
     locals: HashMap<TypeId, Box<dyn Any>>,
 }
 
@@ -101,6 +103,7 @@ impl Core {
             shared,
             handle,
             queued: Gauge::default(),
+            shutting_down: false,
             locals: HashMap::new(),
         }
     }

@@ -73,7 +73,7 @@ impl Dispatcher {
         let result = catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx)));
         let ended = self.backend.coarse_now();
         if ended.saturating_sub(self.watched) > self.slow_callback {
-            log_slow(handler.name(), id, ended - self.watched);
+            log_slow(name_of(handler), id, ended - self.watched);
         }
         self.watched = ended;
         match result {
@@ -83,7 +83,7 @@ impl Dispatcher {
                 None
             }
             Err(payload) => {
-                let name = handler.name();
+                let name = name_of(handler);
                 self.panicked(id, name, payload);
                 None
             }
@@ -104,7 +104,7 @@ impl Dispatcher {
 
     /// The first callback of a connection that has its slot, socket and handler.
     pub(crate) fn open(&mut self, id: ConnId) {
-        self.open_unsettled(id);
+        self.open_current(id);
         self.settle();
     }
 
@@ -118,13 +118,27 @@ impl Dispatcher {
         }
     }
 
-    fn open_unsettled(&mut self, id: ConnId) {
+    /// As `open`, within a settling: other connections are settled later.
+    fn open_current(&mut self, id: ConnId) {
         let now_ms = self.core.now_ms;
         if let Some(conn) = self.core.conns.get_mut(id.0) {
             conn.flags.insert(Flags::OPENED);
             conn.last_active = now_ms;
         }
         self.call(id, |handler, cx| handler.on_open(cx));
+        if self.core.shutting_down {
+            self.settle_current();
+            self.say_goodbye(id);
+        }
+    }
+
+    /// Tells a handler that the server is shutting down, if it is still there to be told.
+    pub(crate) fn say_goodbye(&mut self, id: ConnId) {
+        let conn = self.core.conns.get(id.0);
+        if conn.is_some_and(|conn| !conn.flags.any(Flags::ENDING) && conn.flags.any(Flags::OPENED))
+        {
+            self.call(id, |handler, cx| handler.on_shutdown(cx));
+        }
     }
 
     /// Brings the world in line with what the last callback did: output is sent, interest is
@@ -179,7 +193,7 @@ impl Dispatcher {
             conn.flags.remove(Flags::DOOMED);
         }
         self.put_handler(id, handler);
-        self.open_unsettled(id);
+        self.open_current(id);
         self.settle_current();
         if self.core.conns.get(id.0).is_some_and(|conn| conn.tail_len() > 0) {
             self.core.defer(id, Flags::OFFER_DUE);
@@ -355,6 +369,11 @@ fn log_slow(name: &str, id: ConnId, took: u64) {
     log::warn!("{name} kept its reactor busy for {took:?} in a callback of {id:?}");
 }
 
+/// A handler's name, which is the handler's own code too.
+fn name_of(handler: &dyn EvHandler) -> &'static str {
+    catch_unwind(AssertUnwindSafe(|| handler.name())).unwrap_or("a handler whose name panics")
+}
+
 /// Drops a handler whose destructor may panic.
 fn drop_isolated(handler: Option<Box<dyn EvHandler>>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
@@ -362,7 +381,8 @@ fn drop_isolated(handler: Option<Box<dyn EvHandler>>) {
     }
 }
 
-fn panic_message(payload: Box<dyn Any + Send>) -> String {
+/// What a panic said.
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(message) => *message,
         Err(payload) => {

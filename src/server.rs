@@ -202,48 +202,56 @@ impl Server {
         let cores = if self.config.pin { pin::allowed_cores() } else { Vec::new() };
         let mut parts = share_listeners(self.listeners, self.reactors.len()).into_iter();
         let mut running = Running { handle: self.handle.clone(), threads: Vec::new() };
+        let mut gates = Vec::new();
         for (native, shared) in self.reactors {
             let listeners = parts.next().unwrap_or_default();
             let (config, handle) = (self.config.clone(), self.handle.clone());
             let (setup, report) = (setup.clone(), report.clone());
             let core = cores.get(shared.index % cores.len().max(1)).copied();
             let name = format!("reev-{}", shared.index);
+            let (gate, opened) = mpsc::channel::<()>();
+            gates.push(gate);
             let thread = thread::Builder::new().name(name).spawn(move || {
                 if let Some(core) = core {
                     pin::pin_to(core);
                 }
-                let mailbox = CloseOnDrop(shared.clone());
+                let mut guard =
+                    EndGuard { shared: shared.clone(), handle: handle.clone(), failed: true };
                 let backend = Backend::Native(native);
                 let listeners = listeners.into_iter();
                 let listeners =
                     listeners.map(|(group, socket)| Listening::new(group, socket)).collect();
                 let mut reactor = Reactor::new(backend, config, shared, handle, listeners);
-                let ready = setup(&mut reactor);
-                let failed = ready.is_err();
-                let _ = report.send(ready);
+                let _ = report.send(setup(&mut reactor));
                 drop(report);
-                let result = if failed { Ok(()) } else { reactor.run() };
-                drop(mailbox);
+                // No reactor serves before all are ready.
+                let result = if opened.recv().is_ok() { reactor.run() } else { Ok(()) };
+                guard.failed = result.is_err();
                 result
             });
             match thread {
                 Ok(thread) => running.threads.push(thread),
                 Err(error) => {
-                    running.handle.stop();
+                    drop(gates);
                     let _ = running.join();
                     return Err(error);
                 }
             }
         }
         drop(report);
-        let mut ready = reports.iter().take(running.threads.len());
-        match ready.find_map(Result::err) {
-            None => Ok(running),
-            Some(error) => {
-                running.handle.stop();
-                running.join().and(Err(error))
-            }
+        let ready: Vec<io::Result<()>> = reports.iter().take(running.threads.len()).collect();
+        // A setup that panicked reports nothing; join tells of it.
+        let complete = ready.len() == running.threads.len();
+        let ready: io::Result<()> = ready.into_iter().collect();
+        if ready.is_err() || !complete {
+            drop(gates);
+            let joined = running.join();
+            return ready.and(joined).and(Err(io::Error::other("a reactor did not start")));
         }
+        for gate in gates {
+            let _ = gate.send(()); // a thread that is gone is told of by join
+        }
+        Ok(running)
     }
 }
 
@@ -258,12 +266,20 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Refuses mail to a reactor whose thread has ended, in whatever way.
-struct CloseOnDrop(Arc<ReactorShared>);
+/// Refuses mail to a reactor whose thread has ended, in whatever way, and stops the others if
+/// it failed.
+struct EndGuard {
+    shared: Arc<ReactorShared>,
+    handle: Handle,
+    failed: bool,
+}
 
-impl Drop for CloseOnDrop {
+impl Drop for EndGuard {
     fn drop(&mut self) {
-        self.0.mailbox.close();
+        self.shared.mailbox.close();
+        if self.failed {
+            self.handle.stop();
+        }
     }
 }
 
@@ -303,14 +319,10 @@ impl Running {
     pub fn join(self) -> io::Result<()> {
         let mut result = Ok(());
         for thread in self.threads {
-            let ended = match thread.join() {
+            result = result.and(match thread.join() {
                 Ok(ended) => ended,
                 Err(_) => Err(io::Error::other("a reactor's thread panicked")),
-            };
-            if ended.is_err() {
-                self.handle.stop();
-            }
-            result = result.and(ended);
+            });
         }
         result
     }

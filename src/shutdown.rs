@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::conn::Flags;
 use crate::core::nanos;
-use crate::handler::ConnId;
 use crate::reactor::Reactor;
 
 /// A reactor that ends when its connections have, or when its time is up.
@@ -26,41 +25,44 @@ impl Reactor {
             return;
         }
         self.shutdown = Some(ShuttingDown { deadline, reports: vec![report] });
+        // Handlers that come from now on are told right after their `on_open`.
+        self.dispatcher.core.shutting_down = true;
         self.close_listeners();
         for id in self.conn_ids() {
-            self.say_goodbye(id);
-        }
-        self.dispatcher.cancel_connects();
-    }
-
-    /// Tells a handler that the server is shutting down.
-    pub(crate) fn say_goodbye(&mut self, id: ConnId) {
-        let conn = self.dispatcher.core.conns.get(id.0);
-        if conn.is_some_and(|conn| !conn.flags.any(Flags::ENDING) && conn.flags.any(Flags::OPENED))
-        {
-            self.dispatcher.call(id, |handler, cx| handler.on_shutdown(cx));
+            self.dispatcher.say_goodbye(id);
             self.dispatcher.settle();
         }
+        self.dispatcher.cancel_connects();
     }
 
     /// Whether the shutdown is over: all gone, or out of time.
     pub(crate) fn check_shutdown(&mut self) {
         let core = &self.dispatcher.core;
-        let Some(shutdown) = &mut self.shutdown else {
+        let Some(shutdown) = &self.shutdown else {
             return;
         };
         let late = core.now >= shutdown.deadline;
-        if !late && core.conns.len() > 0 {
-            return;
+        // What is in the mailbox may be a connection that was accepted for this reactor.
+        if late || core.conns.len() == 0 && core.shared.mailbox.close_if_empty() {
+            self.running = false;
         }
-        let cut = (0..core.conns.slots())
-            .filter_map(|index| core.conns.at(index))
+    }
+
+    /// The end, whether in time, too late or by order: everything is ended, and what that cut
+    /// is counted.
+    pub(crate) fn stop_now(&mut self) {
+        self.dispatcher.core.shared.mailbox.close();
+        self.inbox.clear();
+        let conns = &self.dispatcher.core.conns;
+        let cut = (0..conns.slots())
+            .filter_map(|index| conns.at(index))
             .filter(|conn| conn.kind.has_handler() && !conn.flags.any(Flags::LINGERING))
             .count();
-        for report in shutdown.reports.drain(..) {
+        self.drop_listeners();
+        self.dispatcher.stop_all();
+        for report in self.shutdown.take().into_iter().flat_map(|shutdown| shutdown.reports) {
             let _ = report.send(cut); // nobody may be waiting
         }
-        self.running = false;
     }
 }
 

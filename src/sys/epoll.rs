@@ -217,6 +217,9 @@ impl Epoll {
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
         let (fd, peer) = net::accept(self.fd(index)?)?;
+        if self.spare.is_none() {
+            self.spare = net::spare().ok(); // lost when descriptors ran out; they are back
+        }
         Ok((Socket::Fd(fd), peer))
     }
 

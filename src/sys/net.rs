@@ -143,6 +143,11 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).shutdown(std::net::Shutdown::Write);
 }
 
+/// Has a listening Unix socket refuse connections; those in its queue can still be accepted.
+pub(crate) fn refuse_new(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).shutdown(std::net::Shutdown::Read)
+}
+
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
     SockRef::from(&fd).take_error().unwrap_or_else(Some)
 }

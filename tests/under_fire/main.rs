@@ -5,4 +5,5 @@
 //! planted in the library to see it fail.
 
 mod bytes;
+mod leaving;
 mod support;
