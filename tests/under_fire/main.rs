@@ -9,4 +9,6 @@ mod bytes;
 mod descriptors;
 mod leaving;
 mod names;
+mod panics;
+mod shutdown;
 mod support;
