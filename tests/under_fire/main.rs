@@ -5,10 +5,13 @@
 //! planted in the library to see it fail.
 
 mod accept;
+mod bounds;
 mod bytes;
 mod descriptors;
 mod leaving;
 mod names;
 mod panics;
 mod shutdown;
+mod signals;
 mod support;
+mod threads;
