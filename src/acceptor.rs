@@ -208,22 +208,26 @@ impl Reactor {
         if refusing && error.raw_os_error() == Some(libc::EINVAL) {
             return Attempt::Empty;
         }
-        match failure(&error) {
-            Failure::Nothing => Attempt::Empty,
-            Failure::Connection => Attempt::Taken,
-            failure => {
-                let counters = &self.dispatcher.core.shared.counters;
-                counters.accept_errors.add(1);
-                if failure == Failure::Descriptors && self.dispatcher.backend.turn_away(id.index())
-                {
+        let error = match failure(&error) {
+            Failure::Nothing => return Attempt::Empty,
+            Failure::Connection => return Attempt::Taken,
+            Failure::Resource => error,
+            // accept(2) wants a descriptor before it looks whether anybody waits.
+            Failure::Descriptors => match self.dispatcher.backend.turn_away(id.index()) {
+                Ok(()) => {
+                    let counters = &self.dispatcher.core.shared.counters;
+                    counters.accept_errors.add(1);
                     counters.turned_away.add(1);
                     return Attempt::Taken;
                 }
-                log::warn!("accept on {}: {error}; resting", listening.group.addr);
-                self.rest(index);
-                Attempt::Stuck
-            }
-        }
+                Err(none) if none.kind() == io::ErrorKind::WouldBlock => return Attempt::Empty,
+                Err(_) => error,
+            },
+        };
+        self.dispatcher.core.shared.counters.accept_errors.add(1);
+        log::warn!("accept on {}: {error}; resting", listening.group.addr);
+        self.rest(index);
+        Attempt::Stuck
     }
 
     /// Gives a new connection to the reactor that is to have it.

@@ -61,6 +61,7 @@ impl Dispatcher {
             return;
         };
         let opened = conn.flags.take(Flags::OPENED);
+        // Accepted and counted, though its factory panicked.
         let counted = opened || conn.kind == Kind::Stream;
         conn.flags.insert(Flags::DOOMED);
         self.core.timers.cancel_all(&mut conn.timers);

@@ -84,10 +84,11 @@ impl Reactor {
         self.run_deferred();
         self.resume_acceptors();
         self.check_shutdown();
-        if !self.running {
-            self.stop_now();
-        }
+        let cut = if self.running { 0 } else { self.stop_now() };
         self.end_turn(ready);
+        if !self.running {
+            self.report_shutdown(cut);
+        }
         Ok(self.running)
     }
 

@@ -38,7 +38,7 @@ impl Reactor {
     /// Whether the shutdown is over: all gone, or out of time.
     pub(crate) fn check_shutdown(&mut self) {
         let core = &self.dispatcher.core;
-        let Some(shutdown) = &mut self.shutdown else {
+        let Some(shutdown) = &self.shutdown else {
             return;
         };
         let late = core.now >= shutdown.deadline;
@@ -48,9 +48,9 @@ impl Reactor {
         }
     }
 
-    /// The end, whether in time, too late or by order: everything is ended, and what that cut
-    /// is counted.
-    pub(crate) fn stop_now(&mut self) {
+    /// The end, whether in time, too late or by order: everything is ended; the number of
+    /// connections that this cut.
+    pub(crate) fn stop_now(&mut self) -> usize {
         self.dispatcher.core.shared.mailbox.close();
         self.inbox.clear();
         let conns = &self.dispatcher.core.conns;
@@ -60,6 +60,11 @@ impl Reactor {
             .count();
         self.drop_listeners();
         self.dispatcher.stop_all();
+        cut
+    }
+
+    /// Tells those who wait for the shutdown, now that the counters are final.
+    pub(crate) fn report_shutdown(&mut self, cut: usize) {
         for report in self.shutdown.take().into_iter().flat_map(|shutdown| shutdown.reports) {
             let _ = report.send(cut); // nobody may be waiting
         }

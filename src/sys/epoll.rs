@@ -225,9 +225,9 @@ impl Epoll {
 
     /// Without a spare descriptor a client would wait in the queue, and the level-triggered
     /// listener would spin: the spare makes room for one accept, which is then undone.
-    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+    pub(crate) fn turn_away(&mut self, index: usize) -> io::Result<()> {
         self.spare = None;
-        let turned_away = self.fd(index).and_then(net::accept).is_ok();
+        let turned_away = self.fd(index).and_then(net::accept).map(drop);
         self.spare = net::spare().ok();
         turned_away
     }

@@ -206,9 +206,9 @@ impl Backend {
         forward!(self.take(index))
     }
 
-    /// Accepts a connection with the descriptor kept for the purpose, and closes it; false if
-    /// not even that works.
-    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+    /// Accepts a connection with the descriptor kept for the purpose, and closes it.
+    /// `WouldBlock`: nobody waits.
+    pub(crate) fn turn_away(&mut self, index: usize) -> io::Result<()> {
         forward!(self.turn_away(index))
     }
 

@@ -383,17 +383,16 @@ impl SimBackend {
         self.fds.get_mut(index)?.take().map(|fd| Socket::Sim(SimSocket(fd)))
     }
 
-    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+    pub(crate) fn turn_away(&mut self, index: usize) -> io::Result<()> {
+        let fd = self.fd(index)?;
         let kernel = &mut *self.kernel.borrow_mut();
-        let Ok(listener) = self.fd(index).and_then(|fd| kernel.wire_of(fd)) else {
-            return false;
+        let listener = kernel.wire_of(fd)?;
+        let Some(wire) = kernel.wires[listener].backlog.pop_front() else {
+            return Err(io::ErrorKind::WouldBlock.into());
         };
-        let turned_away = kernel.wires[listener].backlog.pop_front();
-        if let Some(wire) = turned_away {
-            kernel.wires[wire].closed = true;
-            kernel.wires[wire].we_finished = true;
-        }
-        turned_away.is_some()
+        kernel.wires[wire].closed = true;
+        kernel.wires[wire].we_finished = true;
+        Ok(())
     }
 
     pub(crate) fn recv(&mut self, index: usize, into: &mut [u8]) -> io::Result<usize> {

@@ -4,6 +4,14 @@
 //! Each test is named after its number in the list of hard cases, and says which fault was
 //! planted in the library to see it fail.
 
+mod accept;
+mod bounds;
 mod bytes;
+mod descriptors;
 mod leaving;
+mod names;
+mod panics;
+mod shutdown;
+mod signals;
 mod support;
+mod threads;

@@ -4,14 +4,16 @@ use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::panic;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::{Duration, Instant};
 
 use reev::{
-    Addr, Close, Config, Ctx, EvHandler, Handle, ListenOptions, ListenerId, Running, Server, Stats,
+    Addr, Close, Config, Ctx, EvHandler, Handle, ListenOptions, ListenerId, Reactor, Running,
+    Server, Stats,
 };
 
 /// Longer than anything takes, on however busy a machine.
@@ -81,13 +83,20 @@ impl Host {
         listener: ListenerId,
         factory: impl Fn(&Addr) -> H + Send + Sync + 'static,
     ) -> Host {
-        let addr = server.local_addr(listener);
         let factory = Arc::new(factory);
-        let running = server.start(move |reactor| {
+        Host::set_up(server, listener, move |reactor| {
             let factory = factory.clone();
             reactor.accept(listener, move |peer| factory(peer))
-        });
-        let running = running.unwrap();
+        })
+    }
+
+    pub(crate) fn set_up(
+        server: Server,
+        listener: ListenerId,
+        setup: impl Fn(&mut Reactor) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Host {
+        let addr = server.local_addr(listener);
+        let running = server.start(setup).unwrap();
         Host { handle: running.handle(), listener, addr, running: Some(running) }
     }
 
@@ -278,6 +287,42 @@ pub(crate) fn in_own_process_under(tracer: &[&str], test: &str, body: impl FnOnc
     let warned = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{test} in its own process:\n{said}\n{warned}");
     assert!(said.contains("1 passed"), "{test} did not run in its own process:\n{said}");
+    print!("{said}"); // with its figures
+}
+
+/// What the library logs from now on, by all tests of this process.
+pub(crate) fn logged() -> &'static Mutex<Vec<String>> {
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    static LOGGER: Logger = Logger;
+    struct Logger;
+    impl log::Log for Logger {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            LINES.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+        }
+
+        fn flush(&self) {}
+    }
+    if log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+    &LINES
+}
+
+/// Planted panics of reactors' threads are not worth a backtrace each.
+pub(crate) fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !info.to_string().contains("planted") {
+                default(info);
+            }
+        }));
+    });
 }
 
 /// Whether system calls can be made to fail here. If not, says so.
