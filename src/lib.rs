@@ -148,6 +148,8 @@ pub use handle::{Handle, Shutdown};
 pub use handler::{ConnId, EvHandler};
 pub use mailbox::SendError;
 pub use placement::{PlaceFn, Placement};
+#[cfg(feature = "http1")]
+pub use proto::http1;
 pub use reactor::Reactor;
 pub use remote::Remote;
 pub use server::{Running, Server, serve};

@@ -153,7 +153,7 @@ fn read_head(
     });
     assert!(request.authority().is_some() || request.version() == Version::Http10);
     assert!(request.target().starts_with(request.path()) || request.target().contains("://"));
-    Ok((used, Some(request.body())))
+    Ok((used, Some(request.body_kind())))
 }
 
 fn read_body(

@@ -42,6 +42,9 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// No fields.
+    pub const NONE: Fields<'static> = Fields { lines: "" };
+
     /// Lines of the form `Name: value`, each with CRLF.
     ///
     /// # Panics

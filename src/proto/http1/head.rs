@@ -51,7 +51,7 @@ enum State {
     Start,
     Partial {
         /// Bytes of the buffer that have been looked at.
-        searched: usize,
+        searched: u32,
         /// The request line is complete and valid.
         line_checked: bool,
     },
@@ -124,7 +124,9 @@ impl HeadDecoder {
         let (searched, line_checked) = match self.state {
             State::Start => return Ok(true),
             State::Refused(reject) => return Err(reject),
-            State::Partial { searched, line_checked } => (searched.min(buf.len()), line_checked),
+            State::Partial { searched, line_checked } => {
+                ((searched as usize).min(buf.len()), line_checked)
+            }
         };
         let bound = if line_checked { limits.head_bytes_max } else { line::bytes_max(limits) };
         let news = searched < 2
@@ -132,7 +134,7 @@ impl HeadDecoder {
             || memchr::memchr_iter(b'\n', &buf[searched..])
                 .any(|at| !line_checked || ends_head(buf, searched + at));
         if !news {
-            self.state = State::Partial { searched: buf.len(), line_checked };
+            self.state = State::Partial { searched: count(buf), line_checked };
         }
         Ok(news)
     }
@@ -191,7 +193,7 @@ impl HeadDecoder {
         } else if message.len() >= line_bytes_max {
             return Err(self.refuse(line::too_long(message)));
         }
-        self.state = State::Partial { searched: buf.len(), line_checked: line_end.is_some() };
+        self.state = State::Partial { searched: count(buf), line_checked: line_end.is_some() };
         Ok(Head::Partial)
     }
 
@@ -254,7 +256,10 @@ fn parse<'b: 's, 's>(
     match framing::read(buf, headers, minor == 1, limits) {
         Ok(framing) => {
             let version = if minor == 1 { Version::Http11 } else { Version::Http10 };
-            Parsed::Complete(Request { method, target, version, headers, framing }, used)
+            Parsed::Complete(
+                Request { method, target, version, headers, framing, content: &[] },
+                used,
+            )
         }
         Err(reject) => Parsed::Refused(reject),
     }
@@ -271,6 +276,11 @@ fn after_empty_line(buf: &[u8]) -> Result<Option<usize>, Reject> {
         [b'\n', ..] => Err(Reject::BareLf),
         _ => Err(Reject::BareCr),
     }
+}
+
+/// How much was looked at; kept in 32 bits, because a decoder is part of every idle connection.
+fn count(buf: &[u8]) -> u32 {
+    u32::try_from(buf.len()).unwrap_or(u32::MAX)
 }
 
 /// Whether the LF at `lf` ends an empty line, with CR before it or without.

@@ -12,34 +12,48 @@
 //!
 //! What is refused, and when, depends on the bytes alone and never on how they were cut into reads.
 
+mod answer;
 mod body;
 mod chars;
 mod chunked;
 mod conditional;
+mod connection;
 mod content_type;
 mod date;
+mod exchange;
 mod field;
 mod framing;
 mod head;
 mod limits;
 mod line;
 mod list;
+mod options;
 mod range;
 mod reject;
 mod request;
+mod respond;
+mod responder;
 mod response;
+mod service;
 mod status;
+mod sweeper;
 mod target;
 
+pub use answer::Answer;
 pub use body::{BodyDecoder, BodyKind, Step};
 pub use conditional::{Validators, if_range, not_modified};
+pub use connection::Connection;
 pub use content_type::content_type;
 pub use date::DateCache;
 pub use field::{Fields, HeaderError};
 pub use head::{HEADERS_INLINE, Head, HeadDecoder, HeaderSlots};
 pub use limits::Limits;
+pub use options::{Http1, Options, serve};
 pub use range::{ByteRange, ContentRange, byte_range};
 pub use reject::Reject;
 pub use request::{Headers, Reply, Request, Version};
+pub use respond::Response;
+pub use responder::{Gone, Responder};
 pub use response::{BodyEncoder, LengthMismatch, ResponseHead, Sink, put_continue, refuse};
+pub use service::{Intake, Service};
 pub use status::Status;

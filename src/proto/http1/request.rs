@@ -19,6 +19,7 @@ pub struct Request<'a> {
     pub(super) version: Version,
     pub(super) headers: &'a [httparse::Header<'a>],
     pub(super) framing: Framing<'a>,
+    pub(super) content: &'a [u8],
 }
 
 impl<'a> Request<'a> {
@@ -78,8 +79,20 @@ impl<'a> Request<'a> {
 
     /// How the body is framed.
     #[inline]
-    pub fn body(&self) -> BodyKind {
+    pub fn body_kind(&self) -> BodyKind {
         self.framing.body
+    }
+
+    /// The content, if it was collected before the request was handed on; empty in what
+    /// [`HeadDecoder`](super::HeadDecoder) gives, and for a body that is streamed.
+    #[inline]
+    pub fn body(&self) -> &'a [u8] {
+        self.content
+    }
+
+    /// The same request with its content.
+    pub(super) fn with_content(self, content: &'a [u8]) -> Self {
+        Self { content, ..self }
     }
 
     /// Whether the connection may carry another request after this one (RFC 9112 section 9.3).
@@ -190,6 +203,11 @@ impl Reply {
     /// The answer to what could not be read as a request: the connection closes after it.
     pub const fn refused() -> Self {
         Self { version: Version::Http11, keep_alive: false, head: false, connect: false }
+    }
+
+    /// The connection is one that another protocol can take over.
+    pub(super) fn may_upgrade(self) -> bool {
+        self.version == Version::Http11 && self.keep_alive
     }
 
     /// Makes this the connection's last answer.

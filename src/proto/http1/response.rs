@@ -72,6 +72,15 @@ impl<'s, S: Sink + ?Sized> ResponseHead<'s, S> {
         self
     }
 
+    /// Writes field lines that were checked one by one.
+    #[inline]
+    pub(super) fn raw(&mut self, lines: &[u8]) -> &mut Self {
+        if !lines.is_empty() {
+            self.sink.put(lines);
+        }
+        self
+    }
+
     /// Writes Upgrade, and `upgrade` in Connection: for 101 and 426 (RFC 9110 section 7.8).
     pub fn upgrade(&mut self, protocol: &str) -> Result<&mut Self, HeaderError> {
         self.header("Upgrade", protocol)?;
