@@ -162,7 +162,7 @@ pub(crate) fn file_of(len: usize) -> File {
 }
 
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 >> 3) as u8).collect()
+    (0..len).map(|i| ((i * 31) >> 3) as u8).collect()
 }
 
 pub(crate) struct Bench {

@@ -7,7 +7,7 @@ use reev::proto::http1::{
 
 /// What a connection tells its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     Request {
         method: String,
         target: String,
@@ -22,7 +22,7 @@ pub enum Event {
 }
 
 /// Small bounds, so that short inputs reach them.
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.head_bytes_max = 512;
     limits.target_bytes_max = 64;
@@ -35,7 +35,7 @@ pub fn limits() -> Limits {
 }
 
 /// Takes `data` as a connection's bytes, once whole and once cut where its own bytes say.
-pub fn fuzz_request(data: &[u8]) {
+pub(crate) fn fuzz_request(data: &[u8]) {
     let limits = limits();
     let whole = connection([data], &limits);
     let every_byte = connection(data.chunks(1), &limits);
@@ -45,7 +45,7 @@ pub fn fuzz_request(data: &[u8]) {
 }
 
 /// Takes `data` as a chunked body: against the oracle, whole and cut.
-pub fn fuzz_chunked(data: &[u8]) {
+pub(crate) fn fuzz_chunked(data: &[u8]) {
     let limits = limits();
     let expected = oracle_chunked(data, &limits);
     for step in [data.len().max(1), 1, 3] {
@@ -54,7 +54,10 @@ pub fn fuzz_chunked(data: &[u8]) {
 }
 
 /// Runs a connection: what it reads comes in `pieces`; it stops at a refusal.
-pub fn connection<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Vec<Event> {
+pub(crate) fn connection<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+) -> Vec<Event> {
     let mut events = Vec::new();
     let mut unread = Vec::new();
     let mut heads = HeadDecoder::default();
@@ -100,7 +103,10 @@ pub fn connection<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limit
 }
 
 /// A connection's worth of one chunked body.
-pub fn chunked<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Vec<Event> {
+pub(crate) fn chunked<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+) -> Vec<Event> {
     let mut events = Vec::new();
     let mut unread = Vec::new();
     let mut decoder = BodyDecoder::new(BodyKind::Chunked, limits);
@@ -216,7 +222,7 @@ fn check_strictness(head: &[u8], limits: &Limits) {
 
 /// The chunked coding by the letter of RFC 9112 section 7.1, slowly: one byte at a time, from the
 /// whole input.
-pub fn oracle_chunked(data: &[u8], limits: &Limits) -> Vec<Event> {
+pub(crate) fn oracle_chunked(data: &[u8], limits: &Limits) -> Vec<Event> {
     let mut oracle = Oracle { data, at: 0, events: Vec::new(), total: 0, extensions: 0 };
     match oracle.body(limits) {
         Some(Ok(())) => oracle.events.push(Event::End),

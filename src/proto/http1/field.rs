@@ -105,13 +105,22 @@ pub(super) const fn check_name(name: &[u8]) -> Result<(), HeaderError> {
     }
     let reserved = match name.len() {
         0 => return Err(HeaderError::Name),
-        4 => name.eq_ignore_ascii_case(b"date"),
-        10 => name.eq_ignore_ascii_case(b"connection") || name.eq_ignore_ascii_case(b"keep-alive"),
-        14 => name.eq_ignore_ascii_case(b"content-length"),
-        17 => name.eq_ignore_ascii_case(b"transfer-encoding"),
+        4 => is(name, b"date"),
+        10 => is(name, b"connection") || is(name, b"keep-alive"),
+        14 => is(name, b"content-length"),
+        17 => is(name, b"transfer-encoding"),
         _ => false,
     };
     if reserved { Err(HeaderError::Reserved) } else { Ok(()) }
+}
+
+/// Whether `name` is `lower`, which is in lower case, without regard to case.
+const fn is(name: &[u8], lower: &[u8]) -> bool {
+    let mut at = 0;
+    while at < lower.len() && at < name.len() && name[at].to_ascii_lowercase() == lower[at] {
+        at += 1;
+    }
+    at == lower.len() && at == name.len()
 }
 
 /// Checks a value.
