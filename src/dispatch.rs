@@ -293,7 +293,6 @@ impl Dispatcher {
 
     /// Sends some of the file that is next. False if nothing more is to be sent now.
     fn flush_file(&mut self, id: ConnId) -> bool {
-        let now_ms = self.core.now_ms();
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return false;
         };
@@ -304,7 +303,8 @@ impl Dispatcher {
             return true;
         };
         let left = end - start;
-        match self.backend.send_file(id.index(), file, start, left.min(SENDFILE_MAX)) {
+        let offered = left.min(SENDFILE_MAX);
+        match self.backend.send_file(id.index(), file, start, offered) {
             Ok(0) => {
                 // Its length may be promised already, so the peer must not take this for the end.
                 let message = format!("a file that is being sent ends {left} bytes too early");
@@ -315,16 +315,18 @@ impl Dispatcher {
             Ok(sent) => {
                 out.advance_file(sent as u64);
                 self.core.shared.counters.bytes_out.add(sent as u64);
-                if !conn.flags.any(Flags::IDLE_READS) {
-                    conn.last_active = now_ms;
-                }
                 if out.is_empty() {
                     conn.out = None;
-                    return false;
+                } else if (sent as u64) < offered {
+                    conn.flags.insert(Flags::BLOCKED);
                 }
+                conn.sent(sent, self.core.now_ms);
                 true
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.flags.insert(Flags::BLOCKED);
+                false
+            }
             Err(error) => {
                 match error.kind() {
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {

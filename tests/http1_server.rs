@@ -256,8 +256,7 @@ fn streamed_answers() {
 #[test]
 fn a_long_streamed_answer_is_driven_by_drain_and_stays_bounded() {
     const SIZE: usize = 5_000_000;
-    let mut faults = Faults::default();
-    faults.send_buffer_max = 10_000;
+    let faults = Faults { send_buffer_max: 10_000, ..Faults::default() };
     let mut bench = Bench::with(3, faults, Options::default());
     let peer = bench.connect();
     peer.send(format!("{}{}", get(&format!("/stream?{SIZE}")), get("/next")).as_bytes());

@@ -152,7 +152,7 @@ impl<S: Service> Connection<S> {
 
     pub(super) fn put_exchange(&mut self, cx: &mut Ctx<'_>, exchange: Exchange) {
         if self.timer == TimerId::NONE {
-            self.since_ms = cx.core.now_ms();
+            self.since_ms = cx.core.now_ms;
         }
         self.exchange = Some(Box::new(exchange));
     }
@@ -267,7 +267,7 @@ impl<S: Service> Connection<S> {
     /// Whether nothing has moved for so long that the connection is to end.
     fn is_stale(&self, cx: &Ctx<'_>) -> bool {
         let active = cx.core.conns.get(cx.id.0).map_or(0, |conn| conn.last_active);
-        cx.core.now_ms().wrapping_sub(active) >= self.shared.idle_ms()
+        cx.core.now_ms.wrapping_sub(active) >= self.shared.idle_ms()
     }
 
     /// Runs what may call the service. A panic is answered.
@@ -310,7 +310,7 @@ impl<S: Service> Connection<S> {
     #[cold]
     fn await_head(&mut self, cx: &mut Ctx<'_>) {
         if self.timer == TimerId::NONE {
-            self.since_ms = cx.core.now_ms();
+            self.since_ms = cx.core.now_ms;
             self.arm(cx, self.shared.options.head_timeout);
         }
     }
@@ -330,14 +330,14 @@ impl<S: Service> Connection<S> {
 
     /// What is left of the time in which a request is to be answered.
     pub(super) fn request_left(&self, cx: &Ctx<'_>) -> Duration {
-        let passed = cx.core.now_ms().wrapping_sub(self.since_ms);
+        let passed = cx.core.now_ms.wrapping_sub(self.since_ms);
         self.shared.options.request_timeout.saturating_sub(Duration::from_millis(passed.into()))
     }
 
     /// What is left of the time in which more of a body is to come.
     fn body_left(&self, cx: &Ctx<'_>) -> Duration {
         let active = cx.core.conns.get(cx.id.0).map_or(0, |conn| conn.last_active);
-        let passed = cx.core.now_ms().wrapping_sub(active);
+        let passed = cx.core.now_ms.wrapping_sub(active);
         let left = Duration::from_millis(passed.into());
         self.shared.options.body_timeout.saturating_sub(left).min(self.request_left(cx))
     }

@@ -120,7 +120,7 @@ impl EvHandler for Sweeper {
 
     fn on_timeout(&mut self, cx: &mut Ctx<'_>, _timer: TimerId) -> io::Result<()> {
         let mut wheel = self.shared.wheel.borrow_mut();
-        let (now_ms, step_ms) = (cx.core.now_ms(), wheel.step_ms);
+        let (now_ms, step_ms) = (cx.core.now_ms, wheel.step_ms);
         for id in wheel.turn() {
             let Some(conn) = cx.core.conns.get(id.0).filter(|_| !wheel.upgraded.remove(&id)) else {
                 wheel.gone = wheel.gone.saturating_sub(1);
