@@ -25,6 +25,8 @@ use crate::mailbox::Doorbell;
 
 pub(crate) mod connect;
 pub(crate) mod epoll;
+#[cfg(feature = "http1")]
+pub(crate) mod folder;
 pub(crate) mod listen;
 pub(crate) mod net;
 #[cfg(feature = "sim")]
