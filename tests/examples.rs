@@ -321,7 +321,7 @@ fn bad_requests_are_refused_and_the_connection_closed() {
     for request in [
         "\u{1}\u{2}\u{3}\r\n\r\n",
         "GET\r\n\r\n",
-        "GET / HTTP/3.0\r\nHost: x\r\n\r\n",
+        "GET / HTTX/1.1\r\nHost: x\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",

@@ -2,6 +2,7 @@
 //! its oracle's equal.
 
 use proptest::prelude::*;
+use reev::http1::{Head, HeadDecoder, HeaderSlots, Limits};
 
 #[path = "support/http1_fuzzing.rs"]
 mod fuzzing;
@@ -195,4 +196,49 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let seeds: Vec<_> = files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
     assert!(!seeds.is_empty(), "{folder} is empty");
     seeds
+}
+
+/// What [`HeadDecoder::again`] accepts, `decode` accepts, and they give the same request.
+#[test]
+fn a_head_like_the_last_one_is_read_as_any_other() {
+    const FIELDS: &str = "Host: a\r\nAccept: */*\r\n\r\n";
+    let lines =
+        ["GET /plain?x=1 HTTP/1.1\r\n", "CONNECT a:1 HTTP/1.1\r\n", "OPTIONS * HTTP/1.1\r\n"];
+    let mut accepted = 0;
+    let limits = limits();
+    for last in ["GET /first HTTP/1.1\r\n", "\r\nGET / HTTP/1.1\r\n", "GET / HTTP/1.0\r\n"] {
+        for line in lines {
+            for at in 0..line.len() {
+                for byte in 0..=255 {
+                    let mut next = line.as_bytes().to_vec();
+                    next[at] = byte;
+                    next.extend(FIELDS.bytes());
+                    let bytes = [format!("{last}{FIELDS}").into_bytes(), next.clone()].concat();
+                    accepted += usize::from(same_by_both(&bytes, &next, &limits));
+                }
+            }
+        }
+    }
+    assert!(accepted > 1000, "{accepted}");
+}
+
+/// Whether the second head of `bytes`, which is `next`, is accepted in the light of the first.
+fn same_by_both(bytes: &[u8], next: &[u8], limits: &Limits) -> bool {
+    let (mut slots, mut decoder) = (HeaderSlots::new(), HeadDecoder::default());
+    let Ok(Head::Complete { request, used }) = decoder.decode(bytes, &mut slots, limits) else {
+        panic!("the first is a request");
+    };
+    let Some((again, again_used)) = decoder.again(&bytes[used..], &bytes[..used], &request, limits)
+    else {
+        return false;
+    };
+    let (mut slots, mut decoder) = (HeaderSlots::new(), HeadDecoder::default());
+    match decoder.decode(next, &mut slots, limits) {
+        Ok(Head::Complete { request, used }) => {
+            assert_eq!(used, again_used);
+            assert_eq!(format!("{request:?}"), format!("{again:?}"));
+        }
+        other => panic!("{:?} is accepted, but {other:?}", next.escape_ascii().to_string()),
+    }
+    true
 }

@@ -12,7 +12,7 @@ use super::field::Fields;
 use super::head::{Head, HeadDecoder, HeaderSlots};
 use super::options::{Begun, Shared};
 use super::reject::Reject;
-use super::request::Reply;
+use super::request::{Reply, Request};
 use super::respond::{Progress, Response};
 use super::responder::RESPONDED;
 use super::response::refuse;
@@ -80,26 +80,20 @@ impl<S: Service> Connection<S> {
         while pass.used < pass.data.len() {
             let rest = pass.rest();
             match self.decoder.decode(rest, &mut slots, &self.shared.options.limits) {
-                Ok(Head::Complete { request, used }) => {
-                    pass.used += used;
-                    pass.reply = request.reply();
-                    if self.last {
-                        pass.reply.close();
-                    }
-                    let goes_on = if request.body_kind() == BodyKind::Empty {
-                        let mut res =
-                            Response::new(cx, &self.shared, pass.reply, Progress::Due, false);
-                        self.service.on_request(&request, &mut res);
-                        let (progress, reply) = res.into_parts();
-                        self.settle(cx, progress, reply)
-                    } else {
-                        self.with_body(cx, pass, request, &rest[..used])
-                    };
-                    if self.timer != TimerId::NONE && self.exchange.is_none() {
-                        self.disarm(cx); // it was for this head
-                    }
-                    if !goes_on {
-                        return;
+                Ok(Head::Complete { mut request, mut used }) => {
+                    let mut head = rest;
+                    loop {
+                        pass.used += used;
+                        if !self.answer(cx, pass, request, &head[..used]) {
+                            return;
+                        }
+                        let last = &head[..used];
+                        head = pass.rest();
+                        let limits = &self.shared.options.limits;
+                        match self.decoder.again(head, last, &request, limits) {
+                            Some(next) => (request, used) = next,
+                            None => break,
+                        }
                     }
                 }
                 Ok(Head::Partial) => return self.await_head(cx),
@@ -109,6 +103,33 @@ impl<S: Service> Connection<S> {
                 }
             }
         }
+    }
+
+    /// Answers one request, of which `head` are the bytes. True if the next can be looked at.
+    #[inline]
+    fn answer(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        pass: &mut Pass<'_>,
+        request: Request<'_>,
+        head: &[u8],
+    ) -> bool {
+        pass.reply = request.reply();
+        if self.last {
+            pass.reply.close();
+        }
+        let goes_on = if request.body_kind() == BodyKind::Empty {
+            let mut res = Response::new(cx, &self.shared, pass.reply, Progress::Due, false);
+            self.service.on_request(&request, &mut res);
+            let (progress, reply) = res.into_parts();
+            self.settle(cx, progress, reply)
+        } else {
+            self.with_body(cx, pass, request, head)
+        };
+        if self.timer != TimerId::NONE && self.exchange.is_none() {
+            self.disarm(cx); // it was for this head
+        }
+        goes_on
     }
 
     /// What the callback of a request has left. True if the next request can be looked at.

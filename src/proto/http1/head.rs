@@ -113,6 +113,29 @@ impl HeadDecoder {
         self.wait(buf, start, limits, refused)
     }
 
+    /// Looks whether the head at the start of `buf` is like the one before it: the same but for
+    /// its request line. Requests that follow each other on a connection mostly are, and then
+    /// the header fields need not be read again.
+    ///
+    /// `last` are the bytes from which `request` was decoded, up to `used`. None says nothing:
+    /// [`decode`](Self::decode) finds out then, with the same result for what this accepts.
+    #[inline]
+    pub fn again<'s>(
+        &self,
+        buf: &'s [u8],
+        last: &[u8],
+        request: &Request<'s>,
+        limits: &Limits,
+    ) -> Option<(Request<'s>, usize)> {
+        if !matches!(self.state, State::Start) {
+            return None;
+        }
+        if buf.starts_with(last) {
+            return Some((*request, last.len()));
+        }
+        same_fields(buf, last, request, limits)
+    }
+
     /// Whether a request has begun but its head is not complete: what a header timeout is for.
     pub fn is_partial(&self) -> bool {
         matches!(self.state, State::Partial { .. })
@@ -257,12 +280,45 @@ fn parse<'b: 's, 's>(
         Ok(framing) => {
             let version = if minor == 1 { Version::Http11 } else { Version::Http10 };
             Parsed::Complete(
-                Request { method, target, version, headers, framing, content: &[] },
+                Request {
+                    method,
+                    target,
+                    version,
+                    headers,
+                    framing,
+                    content: &[],
+                    head_len: used as u32,
+                },
                 used,
             )
         }
         Err(reject) => Parsed::Refused(reject),
     }
+}
+
+/// The request at the start of `buf`, if only its request line differs from that of `last`.
+#[inline]
+fn same_fields<'s>(
+    buf: &'s [u8],
+    last: &[u8],
+    request: &Request<'s>,
+    limits: &Limits,
+) -> Option<(Request<'s>, usize)> {
+    let last_line = request.method.len() + request.target.len() + "  HTTP/1.1\r\n".len();
+    // An empty line before the last request is not part of what has to be the same.
+    let fields = last.get(last.len().checked_sub(request.head_len as usize)? + last_line..)?;
+    let line_end = memchr::memchr(b'\n', &buf[..buf.len().min(line::bytes_max(limits))])? + 1;
+    let (line, rest) = buf.split_at(line_end);
+    let used = line_end + fields.len();
+    if !rest.starts_with(fields) || used > limits.head_bytes_max {
+        return None;
+    }
+    line::check(line, limits).ok()?;
+    let mut parts = str::from_utf8(line).ok()?.split(' ');
+    let (method, target) = (parts.next()?, parts.next()?);
+    let minor = if request.version == Version::Http11 { "HTTP/1.1\r\n" } else { "HTTP/1.0\r\n" };
+    let same = parts.next()? == minor;
+    same.then_some((Request { method, target, head_len: used as u32, ..*request }, used))
 }
 
 /// Where the message starts behind one empty line (RFC 9112 section 2.2); none while that cannot be

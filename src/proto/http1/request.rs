@@ -20,6 +20,8 @@ pub struct Request<'a> {
     pub(super) headers: &'a [httparse::Header<'a>],
     pub(super) framing: Framing<'a>,
     pub(super) content: &'a [u8],
+    /// Bytes of the head, without an empty line before it.
+    pub(super) head_len: u32,
 }
 
 impl<'a> Request<'a> {
