@@ -12,7 +12,8 @@ const STATUS_LINE: usize = b"HTTP/1.1 200 OK\r\n".len();
 const NAME: usize = b"Date: ".len();
 /// Bytes of an IMF-fixdate.
 const DATE: usize = 29;
-const BLOCK: usize = STATUS_LINE + NAME + DATE + b"\r\n".len();
+/// Bytes of a 200's status line and Date.
+pub(super) const BLOCK: usize = STATUS_LINE + NAME + DATE + b"\r\n".len();
 /// 9999-12-31, the last day an IMF-fixdate can tell.
 const UNIX_SECONDS_MAX: u64 = 253_402_300_799;
 

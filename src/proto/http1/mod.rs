@@ -25,6 +25,7 @@ mod field;
 mod folder;
 mod framing;
 mod head;
+mod last_head;
 mod limits;
 mod line;
 mod list;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::date::DateCache;
+use super::last_head::LastHead;
 use super::limits::Limits;
 use super::service::Service;
 use super::sweeper::Wheel;
@@ -78,6 +79,7 @@ impl Http1 {
             date: RefCell::new(DateCache::new(0)),
             date_until: Cell::new(0),
             lines: Cell::new(Vec::new()),
+            last_head: RefCell::default(),
             begun: Cell::new(Begun::No),
         };
         Http1 { shared: Rc::new(shared) }
@@ -131,6 +133,8 @@ pub(super) struct Shared {
     date_until: Cell<u64>,
     /// A buffer for header fields, used by one answer after the other.
     pub(super) lines: Cell<Vec<u8>>,
+    /// The head of the last usual answer.
+    pub(super) last_head: RefCell<LastHead>,
     pub(super) begun: Cell<Begun>,
     /// All connections, by when to look whether they are idle.
     pub(super) wheel: RefCell<Wheel>,
@@ -150,6 +154,7 @@ impl Shared {
     #[cold]
     fn read_clock(&self, cx: &Ctx<'_>) {
         self.date_until.set(cx.core.now + SECOND);
+        self.last_head.borrow_mut().forget();
         self.date.borrow_mut().refresh(cx.net.unix_seconds());
     }
 }

@@ -207,6 +207,12 @@ impl Reply {
         Self { version: Version::Http11, keep_alive: false, head: false, connect: false }
     }
 
+    /// What most requests lay down.
+    #[inline]
+    pub(super) fn is_usual(self) -> bool {
+        self == Self { version: Version::Http11, keep_alive: true, head: false, connect: false }
+    }
+
     /// The connection is one that another protocol can take over.
     pub(super) fn may_upgrade(self) -> bool {
         self.version == Version::Http11 && self.keep_alive

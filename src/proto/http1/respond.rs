@@ -118,6 +118,12 @@ impl<'a> Response<'a> {
         match self.cx.core.scratch_room(self.cx.id, room) {
             Some(scratch) => {
                 scratch.reserve(room);
+                if status == Status::OK && lines.is_empty() && reply.is_usual() {
+                    let mut last = self.shared.last_head.borrow_mut();
+                    last.put(scratch, fields, body, reply, &date);
+                    drop((last, date));
+                    return self.end_whole();
+                }
                 let mut head = ResponseHead::start(scratch, status, reply, &date);
                 head.raw(lines).fields(fields);
                 head.body(body);
