@@ -64,7 +64,7 @@ impl Folder {
         let opened = open_beneath(self.root.as_fd(), &name);
         let found = opened.and_then(|file| file.metadata().map(|metadata| (file, metadata)));
         match found {
-            Ok((_, metadata)) if metadata.is_dir() => redirect(path, req, res),
+            Ok((_, metadata)) if metadata.is_dir() => redirect(req, res),
             Ok((file, metadata)) if metadata.is_file() => send_file(req, res, file, &name),
             Err(error) if is_shortage(&error) => {
                 log::error!("opening {name:?}: {error}");
@@ -131,7 +131,12 @@ fn put(res: &mut Response<'_>, name: &str, value: impl AsRef<[u8]>) {
 }
 
 /// A folder's name gets its slash, so that relative links in its index are right.
-fn redirect(path: &str, req: &Request<'_>, res: &mut Response<'_>) {
+fn redirect(req: &Request<'_>, res: &mut Response<'_>) {
+    let path = req.path();
+    if path.starts_with("//") {
+        // It would name another host.
+        return res.send(Status::NOT_FOUND, PLAIN, b"not found\n");
+    }
     let query = req.query().map(|query| format!("?{query}")).unwrap_or_default();
     put(res, "Location", format!("{path}/{query}"));
     res.send(Status::MOVED_PERMANENTLY, PLAIN, b"a folder\n");

@@ -77,12 +77,10 @@ impl<S: 'static> Router<S> {
         known.methods.push((method, answer));
         known.allow =
             known.methods.iter().map(|(method, _)| *method).collect::<Vec<_>>().join(", ");
-        if known.method("GET").is_some() && known.method("HEAD").is_none() {
-            known.allow += ", HEAD";
-        }
-        if known.method("OPTIONS").is_none() {
-            known.allow += ", OPTIONS";
-        }
+        let has = |wanted| known.methods.iter().any(|(method, _)| *method == wanted);
+        let (head, options) = (has("GET") && !has("HEAD"), !has("OPTIONS"));
+        known.allow += if head { ", HEAD" } else { "" };
+        known.allow += if options { ", OPTIONS" } else { "" };
         self.exact.sort_by_key(|known| known.path);
         self.prefixes.sort_by_key(|known| std::cmp::Reverse(known.path.len()));
         self
