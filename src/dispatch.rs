@@ -6,10 +6,11 @@
 
 use std::any::Any;
 use std::io;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
-use crate::config::FLUSHES_PER_TURN;
+use crate::config::{FLUSHES_PER_TURN, SENDFILE_MAX};
 use crate::conn::{Flags, Kind};
 use crate::connector::Connector;
 use crate::core::{Core, nanos};
@@ -272,6 +273,13 @@ impl Dispatcher {
                 return;
             };
             let slices = out.slices();
+            if slices.is_empty() {
+                drop(slices);
+                if self.flush_file(id) {
+                    continue;
+                }
+                return;
+            }
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
             match self.backend.send_vectored(id.index(), &slices) {
                 Ok(sent) => {
@@ -293,6 +301,55 @@ impl Dispatcher {
                     drop(slices);
                     return conn.fail_output(error);
                 }
+            }
+        }
+    }
+
+    /// Sends some of the file that is next. False if nothing more is to be sent now.
+    fn flush_file(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return false;
+        };
+        let Some(out) = conn.out.as_deref_mut() else {
+            return false;
+        };
+        let Some((file, Range { start, end })) = out.file() else {
+            return true;
+        };
+        let left = end - start;
+        let offered = left.min(SENDFILE_MAX);
+        match self.backend.send_file(id.index(), file, start, offered) {
+            Ok(0) => {
+                // Its length may be promised already, so the peer must not take this for the end.
+                let message = format!("a file that is being sent ends {left} bytes too early");
+                let error = io::Error::new(io::ErrorKind::UnexpectedEof, message);
+                self.core.doom(id, Close::Error(error));
+                false
+            }
+            Ok(sent) => {
+                out.advance_file(sent as u64);
+                self.core.shared.counters.bytes_out.add(sent as u64);
+                if out.is_empty() {
+                    conn.out = None;
+                } else if (sent as u64) < offered {
+                    conn.flags.insert(Flags::BLOCKED);
+                }
+                conn.sent(sent, self.core.now_ms);
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.flags.insert(Flags::BLOCKED);
+                false
+            }
+            Err(error) => {
+                match error.kind() {
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                        conn.fail_output(error);
+                    }
+                    // It may be the file's, and then nobody else would end the connection.
+                    _ => self.core.doom(id, Close::Io(error)),
+                }
+                false
             }
         }
     }

@@ -18,7 +18,8 @@ impl Reactor {
     pub(crate) fn begin_shutdown(&mut self, within: Option<Duration>, report: Sender<usize>) {
         let core = &self.dispatcher.core;
         let within = within.unwrap_or(core.config.shutdown_timeout);
-        let deadline = core.now.saturating_add(nanos(within));
+        // By the clock, not by the turn, which may have begun long before the order came.
+        let deadline = self.dispatcher.backend.now().saturating_add(nanos(within));
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.deadline = shutdown.deadline.min(deadline);
             shutdown.reports.push(report);

@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -103,6 +104,10 @@ impl Epoll {
         // SAFETY: the time lives through the call, which writes it.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
         time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -265,6 +270,16 @@ impl Epoll {
         data: &[IoSlice<'_>],
     ) -> io::Result<usize> {
         net::send_vectored(self.fd(index)?, data)
+    }
+
+    pub(crate) fn send_file(
+        &mut self,
+        index: usize,
+        file: &File,
+        start: u64,
+        len: u64,
+    ) -> io::Result<usize> {
+        net::send_file(self.fd(index)?, file, start, len)
     }
 
     pub(crate) fn shutdown_write(&mut self, index: usize) {

@@ -13,6 +13,7 @@
 
 #![allow(clippy::disallowed_methods)] // clocks are read here, and nowhere else
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use crate::mailbox::Doorbell;
 
 pub(crate) mod connect;
 pub(crate) mod epoll;
+#[cfg(feature = "http1")]
+pub(crate) mod folder;
 pub(crate) mod listen;
 pub(crate) mod net;
 #[cfg(feature = "sim")]
@@ -150,6 +153,11 @@ impl Backend {
         forward!(self.coarse_now())
     }
 
+    /// Seconds since 1970: the wall clock, which may jump. For dates that people read.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        forward!(self.unix_seconds())
+    }
+
     /// Sleeps until something is ready; the number of events.
     #[inline]
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -239,6 +247,17 @@ impl Backend {
         data: &[IoSlice<'_>],
     ) -> io::Result<usize> {
         forward!(self.send_vectored(index, data))
+    }
+
+    /// Sends up to `len` bytes of `file` from `start` on; 0 if it ends there.
+    pub(crate) fn send_file(
+        &mut self,
+        index: usize,
+        file: &File,
+        start: u64,
+        len: u64,
+    ) -> io::Result<usize> {
+        forward!(self.send_file(index, file, start, len))
     }
 
     pub(crate) fn shutdown_write(&mut self, index: usize) {

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -61,6 +62,24 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Res
     message.msg_iovlen = data.len() as _;
     // SAFETY: the message points at slices that live through the call.
     retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_NOSIGNAL) })
+}
+
+/// Sends up to `len` bytes of a file from `start` on. Unlike `send` this call cannot be told not
+/// to raise SIGPIPE, which Rust's runtime ignores from the start.
+pub(crate) fn send_file(
+    fd: BorrowedFd<'_>,
+    file: &File,
+    start: u64,
+    len: u64,
+) -> io::Result<usize> {
+    let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let start = libc::off_t::try_from(start).map_err(too_large)?;
+    let len = usize::try_from(len).map_err(too_large)?;
+    retry(|| {
+        let mut offset = start;
+        // SAFETY: the offset lives through the call, which is all that the call writes to.
+        unsafe { libc::sendfile(fd.as_raw_fd(), file.as_raw_fd(), &mut offset, len) }
+    })
 }
 
 /// Accepts a connection: non-blocking, close-on-exec.

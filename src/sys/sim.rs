@@ -6,7 +6,9 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +20,12 @@ use super::{DOORBELL, Event, Interest, Socket, Wait};
 use crate::addr::Addr;
 use crate::core::nanos;
 use crate::handler::ConnId;
+
+/// The simulated wall clock's start: Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110.
+const UNIX_SECONDS: u64 = 784_111_777;
+
+/// Bytes of a file that one simulated `sendfile` looks at.
+const FILE_PIECE: usize = 64 << 10;
 
 /// How unkind the simulated kernel is. Each chance is in 256ths.
 #[derive(Clone, Debug)]
@@ -275,6 +283,10 @@ impl SimBackend {
         self.now()
     }
 
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        UNIX_SECONDS + self.now() / 1_000_000_000
+    }
+
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
         let kernel = &mut *self.kernel.borrow_mut();
         kernel.waits += 1;
@@ -465,6 +477,20 @@ impl SimBackend {
         let bytes = data.iter().flat_map(|slice| slice.iter()).take(n);
         kernel.wires[wire].outbound.extend(bytes);
         Ok(n)
+    }
+
+    pub(crate) fn send_file(
+        &mut self,
+        index: usize,
+        file: &File,
+        start: u64,
+        len: u64,
+    ) -> io::Result<usize> {
+        let mut piece = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(FILE_PIECE)];
+        match file.read_at(&mut piece, start)? {
+            0 => Ok(0),
+            n => self.send_vectored(index, &[IoSlice::new(&piece[..n])]),
+        }
     }
 
     pub(crate) fn shutdown_write(&mut self, index: usize) {
