@@ -154,6 +154,7 @@ impl Backend {
     }
 
     /// Seconds since 1970: the wall clock, which may jump. For dates that people read.
+    #[cfg(feature = "http1")]
     pub(crate) fn unix_seconds(&self) -> u64 {
         forward!(self.unix_seconds())
     }
