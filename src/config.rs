@@ -34,7 +34,8 @@ pub struct Config {
     /// Output at or below this many bytes calls `on_drain` and reads again, after it was above
     /// `output_high`. Default 64 KiB.
     pub output_low: usize,
-    /// Output above this many bytes stops reading from the connection. Default 256 KiB.
+    /// Output above this many bytes stops reading from the connection. Above `output_low`, or
+    /// both 0: then every byte that waits is too much. Default 256 KiB.
     pub output_high: usize,
     /// Output above this many bytes closes with [`Close::SlowConsumer`]. Default 16 MiB.
     ///
@@ -164,7 +165,7 @@ impl Config {
                 ),
             ),
             (
-                self.output_low < self.output_high,
+                self.output_low < self.output_high || (self.output_low, self.output_high) == (0, 0),
                 format!(
                     "output_low is {}, not below output_high with {}",
                     self.output_low, self.output_high

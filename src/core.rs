@@ -428,6 +428,28 @@ impl Core {
         self.touch(id);
     }
 
+    pub(crate) fn read_while_blocked(&mut self, id: ConnId, on: bool) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.flags.set(Flags::READS_BLOCKED, on);
+            self.touch(id);
+        }
+    }
+
+    #[cfg(feature = "proactor")]
+    pub(crate) fn discard_output(&mut self, id: ConnId) -> usize {
+        let unsent = self.pending_output(id);
+        if id == self.current {
+            self.scratch.clear();
+        }
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.out = None;
+            conn.flags.remove(Flags::BLOCKED);
+            self.touch(id);
+        }
+        self.check_marks(id);
+        unsent
+    }
+
     pub(crate) fn pause_reads(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id.0)
             && !conn.flags.any(Flags::ENDING)
@@ -453,10 +475,11 @@ impl Core {
         let Some(conn) = self.conns.get_mut(id.0) else {
             return;
         };
-        if conn.flags.any(Flags::RESTS) {
+        if !conn.flags.any(Flags::RESTS) {
+            self.shared.counters.paused.subtract(1);
+        } else if conn.reading_rests() {
             return;
         }
-        self.shared.counters.paused.subtract(1);
         if conn.flags.any(Flags::ENDING) {
             return;
         }

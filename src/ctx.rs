@@ -143,6 +143,27 @@ impl Ctx<'_> {
         self.core.pause_reads(self.id);
     }
 
+    /// Whether to go on reading while output is above `Config::output_high`; by default reading
+    /// rests then. For protocols whose two directions have nothing to do with each other; the
+    /// handler answers for the bound on its output.
+    pub fn read_while_blocked(&mut self, on: bool) {
+        self.core.read_while_blocked(self.id, on);
+    }
+
+    /// Why output failed, if it has; the end follows when all that has arrived is read.
+    #[cfg(feature = "proactor")]
+    pub(crate) fn output_error(&self) -> Option<io::ErrorKind> {
+        let extra = self.core.conns.get(self.id.0)?.extra()?;
+        extra.send_error.as_ref().map(io::Error::kind)
+    }
+
+    /// Drops what was written and not yet taken by the system, and says how many bytes it was:
+    /// the stream is torn there.
+    #[cfg(feature = "proactor")]
+    pub(crate) fn discard_output(&mut self) -> usize {
+        self.core.discard_output(self.id)
+    }
+
     /// Reads again. What `on_read` left untaken is offered again, even if nothing new arrives.
     pub fn resume_reads(&mut self) {
         self.core.resume_reads(self.id);

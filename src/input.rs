@@ -28,7 +28,7 @@ impl Reactor {
         let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
             return;
         };
-        if !conn.flags.any(Flags::READ_RESTS) {
+        if !conn.reading_rests() {
             if event.readable || event.fin || event.hup || event.error {
                 self.read(id);
             }

@@ -120,6 +120,8 @@ mod mail;
 mod mailbox;
 mod pin;
 mod placement;
+#[cfg(feature = "proactor")]
+pub mod proactor;
 pub mod proto;
 mod reactor;
 mod remote;

@@ -269,7 +269,7 @@ impl Reactor {
                 self.dispatcher.call(id, |handler, cx| handler.on_drain(cx));
                 self.dispatcher.settle();
             }
-            if offer && self.may_call(id, Flags::PAUSED | Flags::ABOVE_HIGH | Flags::ENDING) {
+            if offer && self.may_offer(id) {
                 self.offer_tail(id);
             }
         }
@@ -279,6 +279,10 @@ impl Reactor {
     fn is_live(&self, id: ConnId) -> bool {
         let conn = self.dispatcher.core.conns.get(id.0);
         conn.is_some_and(|conn| conn.flags.any(Flags::OPENED) && !conn.flags.any(Flags::DOOMED))
+    }
+
+    fn may_offer(&self, id: ConnId) -> bool {
+        self.dispatcher.core.conns.get(id.0).is_some_and(|conn| !conn.reading_rests())
     }
 
     fn may_call(&self, id: ConnId, unless: Flags) -> bool {

@@ -73,7 +73,7 @@ impl Remote {
     }
 
     /// [`Remote::notify`] that even a full mailbox accepts; for what is bounded otherwise.
-    #[cfg(feature = "http1")]
+    #[cfg(any(feature = "http1", feature = "proactor"))]
     pub(crate) fn notify_urgent(&self, value: u64) -> Result<(), SendError> {
         self.send_urgent(Mail::Notify(self.state.id, value))
     }

@@ -32,6 +32,7 @@ impl Serve {
     }
 
     /// A server that listens, and stops on SIGINT and SIGTERM.
+    #[allow(dead_code, reason = "the examples of the proactor accept by themselves")]
     pub(crate) fn listen(&self) -> io::Result<(Server, ListenerId)> {
         let mut server = Server::new(self.config())?;
         let listener = server.listen(&self.addr)?;
