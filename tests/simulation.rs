@@ -554,6 +554,7 @@ fn end(sim: &mut Simulation, outside: &mut Outside) {
     assert_eq!(sim.open_sockets(), 0, "sockets are left");
     let stats = &sim.handle().stats()[0];
     assert_eq!((stats.open, stats.timers), (0, 0), "connections and timers are left");
+    assert_eq!((stats.paused, stats.output_queued), (0, 0), "paused and queued are left");
 }
 
 /// Planted: an end in a callback's own name forgets the handler's on_close when it is DIRTY as
