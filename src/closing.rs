@@ -61,6 +61,8 @@ impl Dispatcher {
             return;
         };
         let opened = conn.flags.take(Flags::OPENED);
+        // Accepted and counted, though its factory panicked.
+        let counted = opened || conn.kind == Kind::Stream;
         conn.flags.insert(Flags::DOOMED);
         self.core.timers.cancel_all(&mut conn.timers);
         conn.out = None;
@@ -68,8 +70,10 @@ impl Dispatcher {
         if let Some(remote) = conn.take_remote() {
             remote.open.store(false, Ordering::Release);
         }
-        if opened {
+        if counted {
             self.core.shared.counters.closed[why.index()].add(1);
+        }
+        if opened {
             self.call(id, |handler, cx| {
                 handler.on_close(cx, why);
                 Ok(())
@@ -137,6 +141,10 @@ impl Dispatcher {
         else {
             return;
         };
+        if conn.out.as_ref().is_some_and(|out| out.has_file()) {
+            let error = io::Error::other("a connection cannot be detached while a file waits");
+            return self.core.doom(id, Close::Error(error));
+        }
         let unread = conn.take_tail().bytes().to_vec();
         let unsent = conn.out.take().map_or_else(Vec::new, |out| out.to_vec());
         self.end_handler(id, &Close::Detached);

@@ -116,6 +116,10 @@ pub(crate) const TAIL_COPY_MAX: usize = 4 << 10;
 /// Blocked output is queued in pieces of at least and at most these sizes.
 pub(crate) const CHUNK_MIN: usize = 4 << 10;
 pub(crate) const CHUNK_MAX: usize = 64 << 10;
+/// What a file that waits counts against the output marks, at most.
+pub(crate) const FILE_WEIGHT: usize = 64 << 10;
+/// Bytes of a file in one `sendfile`.
+pub(crate) const SENDFILE_MAX: u64 = 1 << 20;
 /// Slices in one `sendmsg`.
 pub(crate) const IOVECS_MAX: usize = 32;
 /// Times one queue is flushed in a turn; a peer as fast as we are must not starve the others.

@@ -95,6 +95,19 @@ impl Handle {
         self.reactors.get(index).ok_or(SendError::Closed)?.mailbox.send(mail)
     }
 
+    /// Sends what must not be lost, whatever waits already.
+    pub(crate) fn send_urgent_to(&self, index: usize, mail: Mail) -> Result<(), SendError> {
+        self.reactors.get(index).ok_or(SendError::Closed)?.mailbox.send_urgent(mail)
+    }
+
+    /// Sends, or gives back what was refused.
+    pub(crate) fn hand_over(&self, index: usize, mail: Mail) -> Result<(), (SendError, Mail)> {
+        match self.reactors.get(index) {
+            Some(reactor) => reactor.mailbox.hand_over(mail),
+            None => Err((SendError::Closed, mail)),
+        }
+    }
+
     /// What each reactor has done, as of its latest turn. Costs the reactors nothing.
     pub fn stats(&self) -> Vec<Stats> {
         self.reactors.iter().map(|reactor| reactor.counters.snapshot()).collect()

@@ -68,26 +68,31 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
 
     /// Queues a message within the bounds, and wakes the reactor if need be.
     pub(crate) fn send(&self, message: M) -> Result<(), SendError> {
+        self.hand_over(message).map_err(|(error, _)| error)
+    }
+
+    /// [`Mailbox::send`], which gives back what it refuses.
+    pub(crate) fn hand_over(&self, message: M) -> Result<(), (SendError, M)> {
         self.push(message, true)
     }
 
     /// Queues a message that must not be lost, such as the order to stop, whatever is there.
     pub(crate) fn send_urgent(&self, message: M) -> Result<(), SendError> {
-        self.push(message, false)
+        self.push(message, false).map_err(|(error, _)| error)
     }
 
-    fn push(&self, message: M, bounded: bool) -> Result<(), SendError> {
+    fn push(&self, message: M, bounded: bool) -> Result<(), (SendError, M)> {
         let weight = message.weight();
         {
             let mut queue = lock(&self.queue);
             if queue.closed {
-                return Err(SendError::Closed);
+                return Err((SendError::Closed, message));
             }
             // One message over the bound of bytes may pass when nothing waits before it.
             let over = queue.mail.len() >= self.messages_max
                 || (queue.bytes > 0 && queue.bytes.saturating_add(weight) > self.bytes_max);
             if bounded && over {
-                return Err(SendError::Full);
+                return Err((SendError::Full, message));
             }
             queue.bytes += weight;
             queue.mail.push_back(message);
@@ -124,6 +129,13 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
             self.rung.store(true, Ordering::Release);
         }
         left
+    }
+
+    /// Refuses all that comes from now on, unless something waits; then false.
+    pub(crate) fn close_if_empty(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.closed |= queue.mail.is_empty();
+        queue.closed
     }
 
     /// Refuses all that comes from now on and drops what waits.

@@ -35,7 +35,7 @@ pub struct Reactor {
     pub(crate) read_buffer: Box<[u8]>,
     /// This reactor's part of the server's listeners, by `ListenerId`.
     pub(crate) listeners: Vec<Listening>,
-    inbox: VecDeque<Mail>,
+    pub(crate) inbox: VecDeque<Mail>,
     mail_left: bool,
     due: Vec<TimerId>,
     pub(crate) shutdown: Option<ShuttingDown>,
@@ -84,12 +84,11 @@ impl Reactor {
         self.run_deferred();
         self.resume_acceptors();
         self.check_shutdown();
-        if !self.running {
-            self.dispatcher.core.shared.mailbox.close();
-            self.inbox.clear();
-            self.dispatcher.stop_all();
-        }
+        let cut = if self.running { 0 } else { self.stop_now() };
         self.end_turn(ready);
+        if !self.running {
+            self.report_shutdown(cut);
+        }
         Ok(self.running)
     }
 
@@ -187,7 +186,8 @@ impl Reactor {
             Mail::Abort(id) => core.doom(id, Close::Aborted),
             Mail::Task(task) => {
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(self))) {
-                    log::error!("a task panicked: {}", panic_message(payload));
+                    let message = panic_message(payload);
+                    log::error!("reactor {}: a task panicked: {message}", self.index());
                 }
                 self.dispatcher.settle();
             }
@@ -264,9 +264,6 @@ impl Reactor {
             let offer = conn.flags.take(Flags::OFFER_DUE);
             if conn.flags.take(Flags::OPEN_DUE) && !conn.flags.any(Flags::ENDING) {
                 self.dispatcher.open(id);
-                if self.shutdown.is_some() {
-                    self.say_goodbye(id);
-                }
             }
             if drained && self.may_call(id, Flags::ENDING) {
                 self.dispatcher.call(id, |handler, cx| handler.on_drain(cx));
@@ -312,13 +309,15 @@ impl Reactor {
     ///
     /// # Errors
     /// `NotFound` if `listener` is of another server, `AlreadyExists` if this reactor accepts
-    /// from it already, or what the poller says.
+    /// from it already or is about to leave it, `Unsupported` if its socket is closed and cannot
+    /// be made again (Unix, adopted, handed over), or what the system says.
     pub fn accept<H: EvHandler>(
         &mut self,
         listener: ListenerId,
         mut factory: impl FnMut(&Addr) -> H + 'static,
     ) -> io::Result<()> {
-        self.add_acceptor(listener, Box::new(move |peer| Box::new(factory(peer))))
+        let name = std::any::type_name_of_val(&factory);
+        self.add_acceptor(listener, Box::new(move |peer| Box::new(factory(peer))), name)
     }
 
     /// Adds a handler without a socket: a timer user, a cron job, the consumer of a queue. Its
