@@ -537,6 +537,7 @@ mod tests {
                     let mut index = head;
                     while let Some(timer) = timers.slots.at(index) {
                         linked += 1;
+                        prop_assert!(linked <= mine, "in the list of owner {}", o);
                         index = timer.next;
                     }
                     prop_assert_eq!(linked, mine, "in the list of owner {}", o);

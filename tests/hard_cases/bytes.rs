@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -365,8 +364,10 @@ fn hard_case_13_write_after_the_peers_close() {
     }
 }
 
-/// With SIGPIPE as deadly as it is by default, which Rust's own start-up code hides. Planted:
-/// send and sendmsg without MSG_NOSIGNAL.
+/// With SIGPIPE as deadly as it is by default, which Rust's own start-up code hides. The peer
+/// goes while a callback runs, so that the loop learns of it by its own writes: a small one
+/// (send), a large one (send), and both at once (sendmsg). Planted: send, and sendmsg, without
+/// MSG_NOSIGNAL.
 #[test]
 #[allow(unsafe_code)]
 fn hard_case_13_no_sigpipe() {
@@ -376,40 +377,47 @@ fn hard_case_13_no_sigpipe() {
     // SAFETY: no handler is installed, the default is restored.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let (told, events) = mpsc::channel();
+    let (gone, is_gone) = mpsc::channel::<()>();
+    let is_gone = Arc::new(Mutex::new(is_gone));
     let factory = move |_: &reev::Addr| {
-        let told = told.clone();
+        let (told, is_gone) = (told.clone(), is_gone.clone());
         each(move |cx, what| {
             match what {
-                What::Open => {
-                    cx.pause_reads();
-                    cx.set_periodic(Duration::from_millis(1));
-                    told.send("open").unwrap();
+                What::Open => told.send(("open", Some(cx.remote()))).unwrap(),
+                What::Notify(writes) => {
+                    told.send(("inside", None)).unwrap();
+                    is_gone.lock().unwrap().recv().unwrap();
+                    cx.write(&[0; 20_000]); // TCP answers the first with a reset
+                    match writes {
+                        0 => cx.write(b"small"),
+                        1 => cx.write(&[0; 20_000]),
+                        _ => {
+                            cx.write(b"small");
+                            cx.write(&[0; 20_000]);
+                        }
+                    }
                 }
-                What::Timeout(_) => {
-                    cx.write(b"small");
-                    cx.write(&[0; 20_000]); // by sendmsg
-                }
-                What::Close(why) => told.send(why.kind()).unwrap(),
-                _ => {}
+                What::Close(why) => told.send((why.kind(), None)).unwrap(),
+                other => return usual(cx, other),
             }
             Ok(0)
         })
     };
     let name = format!("unix://@reev-test-13-{}", std::process::id());
-    let options = ListenOptions::default();
-    let unix = Serving::start(config(), &name, &options, factory.clone());
+    let path = SockAddr::unix(format!("\0{}", &name["unix://@".len()..])).unwrap();
+    let unix = Serving::start(config(), &name, &ListenOptions::default(), factory.clone());
     let tcp = Serving::tcp(factory);
-    for _ in 0..20 {
-        let client = tcp.connect();
-        assert_eq!(events.recv().unwrap(), "open");
-        drop(client);
-        assert_eq!(events.recv().unwrap(), "io");
-        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        client.connect(&SockAddr::unix(format!("\0{}", &name[8..])).unwrap()).unwrap();
-        assert_eq!(events.recv().unwrap(), "open");
-        let _ = client.shutdown(Shutdown::Both);
-        drop(client);
-        assert_eq!(events.recv().unwrap(), "io");
+    let next = || events.recv_timeout(Duration::from_secs(30)).unwrap();
+    for (addr, domain) in [(tcp.socket_addr().into(), Domain::IPV4), (path, Domain::UNIX)] {
+        for writes in 0..3 {
+            let peer = client(&addr, domain);
+            let remote = next().1.unwrap();
+            remote.notify(writes).unwrap();
+            assert_eq!(next().0, "inside");
+            drop(peer);
+            gone.send(()).unwrap();
+            assert_eq!(next().0, "io", "{writes} on {domain:?}");
+        }
     }
     drop(unix);
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use reev::sim::{Faults, Simulation};
 use reev::{Config, ConnId, Ctx, Remote, SendError, TimerId};
+use socket2::SockRef;
 
 use crate::common::{Log, Serving, What, each, in_child, read_all, slot, until, usual};
 
@@ -127,13 +128,13 @@ fn hard_case_01_stale_event_reused_fd_on_real_sockets() {
     });
     let mut a = serving.connect();
     assert_eq!(events.recv().unwrap(), (1, "open"));
-    let mut b = serving.connect();
+    let b = serving.connect();
     assert_eq!(events.recv().unwrap(), (2, "open"));
     let stalled = serving.stall();
     a.write_all(b"close B").unwrap();
     let c = serving.connect();
-    b.write_all(b"x").unwrap();
-    drop(b);
+    SockRef::from(&b).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(b); // with a reset, which nobody can mask
     drop(stalled);
     assert_eq!(events.recv().unwrap(), (2, "aborted"));
     assert_eq!(events.recv().unwrap(), (3, "open"));
@@ -142,7 +143,8 @@ fn hard_case_01_stale_event_reused_fd_on_real_sockets() {
         assert_eq!(slot(ids[1]), slot(ids[2]));
     }
     drop(c);
-    assert_eq!(events.recv_timeout(Duration::from_secs(30)).unwrap(), (3, "peer"));
+    let end = events.recv_timeout(Duration::from_secs(10));
+    assert_eq!(end, Ok((3, "peer")), "C is not heard any more");
 }
 
 /// Planted: the loop looks an event's connection up by its slot alone (the dead ones' hang-ups
@@ -199,14 +201,15 @@ fn hard_case_02_freed_object_in_poll_data() {
             peer.send(b"x");
             peer.close();
         }
-        let new: Vec<_> = (0..64).map(|_| sim.connect(listener)).collect();
+        let new: Vec<_> = (0..32).map(|_| sim.connect(listener)).collect();
         // The first to be called ends the others; their memory is gone, their events are not.
         sim.turn();
         assert_eq!(seen.borrow().len(), 1, "seed {seed}");
-        while ids.borrow().len() < 128 {
+        assert_eq!(alive.get(), 1 + ids.borrow().len() - 64, "seed {seed}");
+        while ids.borrow().len() < 96 {
             sim.turn();
         }
-        assert!(alive.get() <= 65, "seed {seed}: {} alive", alive.get());
+        assert!(alive.get() <= 33, "seed {seed}: {} alive", alive.get());
         for peer in &new {
             peer.finish();
         }
@@ -612,11 +615,68 @@ fn hard_case_06_fd_0_is_a_valid_fd() {
     assert!(is_socket.unwrap_or(true), "descriptor 0 went to something else");
 }
 
+/// What a callback does to another connection takes effect when it returns, though nothing else
+/// happens there. Planted: `touch` forgets to list the other connection.
+#[test]
+fn hard_case_07_another_connection_without_an_event() {
+    for way in ["write", "close", "abort", "resume"] {
+        let mut sim = Simulation::new(1);
+        let log = Log::default();
+        let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
+        let listener = sim.listen({
+            let (log, ids) = (log.clone(), ids.clone());
+            let mut n = 0;
+            move |_| {
+                n += 1;
+                let ids = ids.clone();
+                log.each(["a", "b"][n - 1], move |cx, what| {
+                    match what {
+                        What::Open => {
+                            ids.borrow_mut().push(cx.id());
+                            cx.pause_reads();
+                            if n == 1 {
+                                cx.resume_reads();
+                            }
+                        }
+                        What::Read(_) if n == 1 => {
+                            let mut b = cx.conn(ids.borrow()[1]).unwrap();
+                            match way {
+                                "write" => b.write(b"hello"),
+                                "close" => b.close(),
+                                "abort" => b.abort(),
+                                _ => b.resume_reads(),
+                            }
+                            return Ok(1);
+                        }
+                        other => return usual(cx, other),
+                    }
+                    Ok(0)
+                })
+            }
+        });
+        let (a, b) = (sim.connect(listener), sim.connect(listener));
+        sim.settle();
+        b.send(b"unread");
+        sim.settle();
+        a.send(b"x");
+        sim.settle();
+        let expected: &[&str] = match way {
+            "write" => &["open"],
+            "close" => &["open", "close local"],
+            "abort" => &["open", "close aborted"],
+            _ => &["open", "read 6"],
+        };
+        assert_eq!(log.of("b"), expected, "{way}");
+        assert_eq!(b.receive(), if way == "write" { b"hello".as_slice() } else { b"" });
+        assert_eq!(log.of("a"), ["open", "read 1"]);
+        log.verify();
+    }
+}
+
 /// In each callback of A: write to B, to A through B's name for it, close B, replace B. B's
 /// peer sees all in order, and nothing is called inside another callback.
 ///
-/// Planted: `touch` forgets to list the other connection; `install` calls on_open before the
-/// old handler's on_close.
+/// Planted: `install` opens the new handler without the old one's on_close.
 #[test]
 fn hard_case_07_reentrancy() {
     for seed in 0..50 {

@@ -1,10 +1,10 @@
 //! Cases 21, 32 and 34: messages from other threads.
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reev::{Config, ListenOptions, Remote, SendError};
@@ -29,44 +29,55 @@ fn notified(config: Config) -> (Serving, mpsc::Receiver<Remote>, mpsc::Receiver<
     (serving, remotes, values)
 }
 
-/// Four producers, each of which waits for the answer to one message before the next, so that
-/// the reactor falls asleep between any two: one lost wake-up, and a round hangs. The proof of
-/// the mailbox itself is the loom test beside it. Planted: the flag is cleared after the queue
-/// was taken; the bell is rung before the message is queued; no bell for urgent messages.
+/// In each round two producers send at once and wait for their answers, so that the reactor
+/// falls asleep after each: one lost wake-up, and a round hangs. This shows that the eventfd does
+/// what the loom test beside the mailbox assumes of a doorbell. Planted: the bell is rung only
+/// for every second message; the flag is cleared after the queue was taken, with a pause between
+/// the two (without it, only loom sees that fault).
 #[test]
 fn hard_case_32_lost_wake_up() {
-    const ROUNDS: u64 = 3000;
+    const ROUNDS: u64 = 4000;
+    const PRODUCERS: u64 = 2;
     let (serving, remotes, values) = notified(config());
     let _client = serving.connect();
     let remote = remotes.recv().unwrap();
-    let answers: Arc<Vec<AtomicU64>> = Arc::new((0..4).map(|_| AtomicU64::new(0)).collect());
+    let answers: Arc<Vec<AtomicU64>> =
+        Arc::new((0..PRODUCERS).map(|_| AtomicU64::new(0)).collect());
     let collector = {
         let answers = answers.clone();
         thread::spawn(move || {
             for value in values {
-                answers[(value % 4) as usize].store(value / 4, Ordering::Release);
+                let me = (value % PRODUCERS) as usize;
+                answers[me].store(value / PRODUCERS, Ordering::Release);
             }
         })
     };
+    let together = Barrier::new(PRODUCERS as usize);
+    let failed = AtomicBool::new(false);
     thread::scope(|scope| {
-        for me in 0..4u64 {
-            let (remote, answers) = (remote.clone(), answers.clone());
+        for me in 0..PRODUCERS {
+            let (remote, answers, together, failed) = (&remote, &answers, &together, &failed);
             scope.spawn(move || {
                 for round in 1..=ROUNDS {
-                    remote.notify(round * 4 + me).unwrap();
-                    let answered = || answers[me as usize].load(Ordering::Acquire) == round;
-                    for _ in 0..50 {
-                        if answered() {
+                    together.wait();
+                    if failed.load(Ordering::Acquire) {
+                        return;
+                    }
+                    remote.notify(round * PRODUCERS + me).unwrap();
+                    let deadline = Instant::now() + Duration::from_secs(10);
+                    while answers[me as usize].load(Ordering::Acquire) != round {
+                        if Instant::now() > deadline {
+                            failed.store(true, Ordering::Release);
                             break;
                         }
                         thread::yield_now();
                     }
-                    until("the answer to a message", answered);
                 }
             });
         }
     });
-    assert!(serving.handle.stats()[0].mail >= 4 * ROUNDS);
+    assert!(!failed.load(Ordering::Acquire), "a message waits, and the reactor sleeps");
+    assert!(serving.handle.stats()[0].mail >= PRODUCERS * ROUNDS);
     drop((serving, remote));
     collector.join().unwrap();
 }

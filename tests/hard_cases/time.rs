@@ -147,8 +147,8 @@ fn hard_case_29_periods_are_skipped_in_a_stall() {
     }
 }
 
-/// Cancelling and re-arming a periodic timer in its own callback. Planted: a periodic timer is
-/// armed again after its callback, whatever happened in it.
+/// Cancelling and re-arming a periodic timer in its own callback. Planted: a periodic timer that
+/// was cancelled in its callback is armed again after it.
 #[test]
 fn hard_case_29_a_periodic_timer_in_its_own_callback() {
     let mut sim = Simulation::new(1);
