@@ -229,9 +229,6 @@ impl Reactor {
             Some(Ok(handler)) => {
                 self.dispatcher.put_handler(id, handler);
                 self.dispatcher.open(id);
-                if self.shutdown.is_some() {
-                    self.say_goodbye(id);
-                }
             }
             refused => {
                 log::error!("{id:?} of listener {index} got no handler and is dropped");

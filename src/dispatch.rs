@@ -29,6 +29,8 @@ pub(crate) struct Dispatcher {
     /// Callbacks longer than this are logged, in nanoseconds.
     slow_callback: u64,
     pub(crate) connector: Connector,
+    /// Handlers that open are told so.
+    pub(crate) shutting_down: bool,
     /// Listeners one of whose connections has ended, for their limits.
     pub(crate) released: Vec<u16>,
 }
@@ -43,6 +45,7 @@ impl Dispatcher {
             watched: 0,
             slow_callback,
             connector: Connector::default(),
+            shutting_down: false,
             released: Vec::new(),
         }
     }
@@ -106,6 +109,9 @@ impl Dispatcher {
     pub(crate) fn open(&mut self, id: ConnId) {
         self.open_unsettled(id);
         self.settle();
+        if self.shutting_down {
+            self.say_goodbye(id);
+        }
     }
 
     /// Has an added handler's first callback come before the one that is about to run.

@@ -260,9 +260,6 @@ impl Reactor {
             let offer = conn.flags.take(Flags::OFFER_DUE);
             if conn.flags.take(Flags::OPEN_DUE) && !conn.flags.any(Flags::ENDING) {
                 self.dispatcher.open(id);
-                if self.shutdown.is_some() {
-                    self.say_goodbye(id);
-                }
             }
             if drained && self.may_call(id, Flags::ENDING) {
                 self.dispatcher.call(id, |handler, cx| handler.on_drain(cx));

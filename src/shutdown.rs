@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::conn::Flags;
 use crate::core::nanos;
+use crate::dispatch::Dispatcher;
 use crate::handler::ConnId;
 use crate::reactor::Reactor;
 
@@ -26,21 +27,12 @@ impl Reactor {
             return;
         }
         self.shutdown = Some(ShuttingDown { deadline, reports: vec![report] });
+        self.dispatcher.shutting_down = true;
         self.close_listeners();
         for id in self.conn_ids() {
-            self.say_goodbye(id);
+            self.dispatcher.say_goodbye(id);
         }
         self.dispatcher.cancel_connects();
-    }
-
-    /// Tells a handler that the server is shutting down.
-    pub(crate) fn say_goodbye(&mut self, id: ConnId) {
-        let conn = self.dispatcher.core.conns.get(id.0);
-        if conn.is_some_and(|conn| !conn.flags.any(Flags::ENDING) && conn.flags.any(Flags::OPENED))
-        {
-            self.dispatcher.call(id, |handler, cx| handler.on_shutdown(cx));
-            self.dispatcher.settle();
-        }
     }
 
     /// Whether the shutdown is over: all gone, or out of time.
@@ -61,6 +53,18 @@ impl Reactor {
             let _ = report.send(cut); // nobody may be waiting
         }
         self.running = false;
+    }
+}
+
+impl Dispatcher {
+    /// Tells a handler that the server is shutting down.
+    pub(crate) fn say_goodbye(&mut self, id: ConnId) {
+        let conn = self.core.conns.get(id.0);
+        if conn.is_some_and(|conn| !conn.flags.any(Flags::ENDING) && conn.flags.any(Flags::OPENED))
+        {
+            self.call(id, |handler, cx| handler.on_shutdown(cx));
+            self.settle();
+        }
     }
 }
 
@@ -99,5 +103,17 @@ mod tests {
         assert!(!sim.turn(), "the reactor has nothing to wait for");
         drop(sim); // which the reports would wait for
         assert_eq!(shutdown.wait(), 0);
+    }
+
+    #[test]
+    fn a_handler_that_mail_opens_after_the_shutdown_began_is_told() {
+        let mut sim = Simulation::new(1);
+        let told = Rc::new(Cell::new(0));
+        let id = sim.reactor().add(Told(told.clone()));
+        let remote = sim.reactor().conn(id).map(|mut cx| cx.remote()).expect("it was just added");
+        sim.handle().shutdown(Duration::from_secs(10));
+        remote.notify(1).expect("the mailbox has room");
+        sim.settle();
+        assert_eq!(told.get(), 1);
     }
 }
