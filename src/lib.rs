@@ -45,7 +45,8 @@
 //! - [`Endpoint`] is an address as text, of TCP or a Unix socket; [`Addr`] one as the system
 //!   tells it. [`ListenOptions`] are a listener's options, its [`Placement`] among them.
 //! - [`Ctx`] is a connection and its reactor inside a callback: output, timers, other
-//!   connections by [`ConnId`], state that a thread's handlers share ([`Ctx::local`]).
+//!   connections by [`ConnId`], new ones ([`Ctx::connect`]), other descriptors
+//!   ([`Ctx::add_source`]), state that a thread's handlers share ([`Ctx::local`]).
 //! - [`Remote`] is a connection as other threads see it, [`Handle`] the server: to stop it, to
 //!   shut it down in good order, to run a closure on each reactor, to read its [`Stats`].
 //! - [`Close`] is why a connection ended, told once, in `on_close`.
