@@ -2,11 +2,13 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::addr::Addr;
 use crate::close::Close;
 use crate::conn::{Conn, Kind};
-use crate::group::{SharedGroup, Spread};
+use crate::dispatch::panic_message;
+use crate::group::{Parting, SharedGroup, Spread};
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::Mail;
 use crate::reactor::Reactor;
@@ -38,10 +40,24 @@ struct Acceptor {
     /// The listening socket's slot; `NONE` where another reactor accepts and hands over.
     id: ConnId,
     factory: Factory,
+    /// The type of the factory, for the log.
+    factory_name: &'static str,
     /// It waits for a timer or for the end of a connection.
     resting: bool,
-    /// It takes what is under way and then closes its socket.
+    /// It takes what is under way and then closes its socket. Where connections are handed
+    /// over, it stays like that for those on the way.
     leaving: bool,
+}
+
+/// What one try to accept came to.
+#[derive(PartialEq, Eq, Debug)]
+enum Attempt {
+    /// A connection was taken, or one that failed is out of the way.
+    Taken,
+    /// Nobody waits.
+    Empty,
+    /// The limit is reached, or a resource is missing: the listener rests.
+    Stuck,
 }
 
 /// What a failed `accept` says about the next one.
@@ -96,28 +112,45 @@ impl Reactor {
         &mut self,
         listener: ListenerId,
         factory: Factory,
+        factory_name: &'static str,
     ) -> io::Result<()> {
         let reactor = self.index();
         let listening = self.listening(listener.0).ok_or_else(no_listener)?;
-        if listening.acceptor.is_some() {
-            let message = "this reactor accepts from that listener already";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        let handed = listening.group.spread == Spread::Handed;
+        match &mut listening.acceptor {
+            Some(acceptor) if handed && acceptor.leaving && listening.group.is_open() => {
+                acceptor.factory = factory;
+                acceptor.factory_name = factory_name;
+                acceptor.leaving = false;
+                listening.group.take_part(reactor);
+                return Ok(());
+            }
+            Some(acceptor) => {
+                let message = match acceptor.leaving {
+                    true => "this reactor is about to leave that listener",
+                    false => "this reactor accepts from that listener already",
+                };
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+            }
+            None => {}
         }
+        let mut acceptor =
+            Acceptor { id: ConnId::NONE, factory, factory_name, resting: true, leaving: false };
         let socket = match listening.socket.take() {
             Some(socket) => socket,
-            None if listening.group.spread == Spread::Handed && reactor != 0 => {
-                let acceptor =
-                    Acceptor { id: ConnId::NONE, factory, resting: true, leaving: false };
+            None if handed && reactor != 0 && listening.group.is_open() => {
+                listening.group.take_part(reactor);
                 listening.acceptor = Some(acceptor);
                 return Ok(());
             }
             None => Socket::Fd(listening.group.join(reactor)?),
         };
+        listening.group.take_part(reactor);
         let conn = Conn::new(Kind::Listener, listening.group.addr.clone(), listener.0);
-        let id = self.dispatcher.core.insert(conn);
-        self.dispatcher.backend.install(id.index(), socket);
+        acceptor.id = self.dispatcher.core.insert(conn);
+        self.dispatcher.backend.install(acceptor.id.index(), socket);
         if let Some(listening) = self.listening(listener.0) {
-            listening.acceptor = Some(Acceptor { id, factory, resting: true, leaving: false });
+            listening.acceptor = Some(acceptor);
         }
         self.watch(listener.0, true)
     }
@@ -148,45 +181,53 @@ impl Reactor {
     /// Accepts what waits, up to the turn's budget.
     pub(crate) fn accept_ready(&mut self, index: u16, id: ConnId) {
         for _ in 0..self.dispatcher.core.config.accepts_per_turn {
-            if !self.accept_one(index, id) {
+            if self.accept_one(index, id) != Attempt::Taken {
                 return;
             }
         }
     }
 
-    /// False when there is nothing more to accept for now.
-    fn accept_one(&mut self, index: u16, id: ConnId) -> bool {
+    fn accept_one(&mut self, index: u16, id: ConnId) -> Attempt {
         let Some(listening) = self.listeners.get_mut(usize::from(index)) else {
-            return false;
+            return Attempt::Empty;
         };
         if !listening.group.acquire() {
             self.rest(index);
-            return false;
+            return Attempt::Stuck;
         }
         let error = match self.dispatcher.backend.accept(id.index()) {
             Ok((socket, peer)) => {
                 self.place(index, socket, peer);
-                return true;
+                return Attempt::Taken;
             }
             Err(error) => error,
         };
         listening.group.release();
-        match failure(&error) {
-            Failure::Nothing => false,
-            Failure::Connection => true,
-            failure => {
-                let counters = &self.dispatcher.core.shared.counters;
-                counters.accept_errors.add(1);
-                if failure == Failure::Descriptors && self.dispatcher.backend.turn_away(id.index())
-                {
-                    counters.turned_away.add(1);
-                    return true;
-                }
-                log::warn!("accept on {}: {error}; resting", listening.group.addr);
-                self.rest(index);
-                false
-            }
+        // unix(7): the end of the queue of a socket that refuses connections.
+        let refusing = listening.acceptor.as_ref().is_some_and(|acceptor| acceptor.leaving);
+        if refusing && error.raw_os_error() == Some(libc::EINVAL) {
+            return Attempt::Empty;
         }
+        let error = match failure(&error) {
+            Failure::Nothing => return Attempt::Empty,
+            Failure::Connection => return Attempt::Taken,
+            Failure::Resource => error,
+            // accept(2) wants a descriptor before it looks whether anybody waits.
+            Failure::Descriptors => match self.dispatcher.backend.turn_away(id.index()) {
+                Ok(()) => {
+                    let counters = &self.dispatcher.core.shared.counters;
+                    counters.accept_errors.add(1);
+                    counters.turned_away.add(1);
+                    return Attempt::Taken;
+                }
+                Err(none) if none.kind() == io::ErrorKind::WouldBlock => return Attempt::Empty,
+                Err(_) => error,
+            },
+        };
+        self.dispatcher.core.shared.counters.accept_errors.add(1);
+        log::warn!("accept on {}: {error}; resting", listening.group.addr);
+        self.rest(index);
+        Attempt::Stuck
     }
 
     /// Gives a new connection to the reactor that is to have it.
@@ -204,38 +245,48 @@ impl Reactor {
         }
         let group = listening.group.clone();
         let handed = Mail::Accepted(index, socket, peer);
-        if let Err(error) = self.dispatcher.core.handle.send_to(reactor, handed) {
-            log::warn!("{}: reactor {reactor} takes no connection: {error}", group.addr);
-            group.release();
-            if let Some(placer) = &group.placer {
-                placer.leave(reactor);
-            }
+        let Err((error, mail)) = self.dispatcher.core.handle.hand_over(reactor, handed) else {
+            return;
+        };
+        // It has ended, or is swamped: a client that waits already is served here instead.
+        log::debug!("{}: reactor {reactor} takes no connection: {error}", group.addr);
+        if let Some(placer) = &group.placer {
+            placer.leave(reactor);
+            placer.enter(here);
+        }
+        if let Mail::Accepted(_, socket, peer) = mail {
+            self.accepted(index, socket, peer);
         }
     }
 
     /// A connection of listener `index` joins this reactor.
     pub(crate) fn accepted(&mut self, index: u16, socket: Socket, peer: Addr) {
         let core = &mut self.dispatcher.core;
-        let listening = self.listeners.get_mut(usize::from(index));
-        let factory = listening.and_then(|listening| listening.acceptor.as_mut());
-        let made = factory.map(|acceptor| {
-            catch_unwind(AssertUnwindSafe(|| (acceptor.factory)(&peer)))
-                .map_err(|_| Close::Panic("in the handler's factory".to_owned()))
-        });
         core.shared.counters.accepted.add(1);
-        let id = core.insert(Conn::new(Kind::Stream, peer, index));
+        let id = core.insert(Conn::new(Kind::Stream, peer.clone(), index));
         self.dispatcher.backend.install(id.index(), socket);
-        match made {
-            Some(Ok(handler)) => {
+        match self.make_handler(index, &peer) {
+            Ok(handler) => {
                 self.dispatcher.put_handler(id, handler);
                 self.dispatcher.open(id);
             }
-            refused => {
-                log::error!("{id:?} of listener {index} got no handler and is dropped");
-                core.doom(id, refused.and_then(Result::err).unwrap_or(Close::Stopped));
+            Err(why) => {
+                self.dispatcher.core.doom(id, why);
                 self.dispatcher.settle();
             }
         }
+    }
+
+    fn make_handler(&mut self, index: u16, peer: &Addr) -> Result<Box<dyn EvHandler>, Close> {
+        let Some(acceptor) = self.acceptor(index) else {
+            log::error!("{peer} came by listener {index}, from which this reactor does not accept");
+            return Err(Close::Stopped);
+        };
+        catch_unwind(AssertUnwindSafe(|| (acceptor.factory)(peer))).map_err(|payload| {
+            let message = panic_message(payload);
+            log::error!("{} panicked for {peer}: {message}", acceptor.factory_name);
+            Close::Panic(message)
+        })
     }
 
     /// Stops watching a listener until a timer or the end of one of its connections.
@@ -281,14 +332,20 @@ impl Reactor {
         }
     }
 
-    /// Stops accepting from `listener` on this reactor, without a reset for any client: new
-    /// connections go to the other reactors of the SO_REUSEPORT group (with none left, requests
-    /// are ignored, so that clients ask again), those under way are accepted for
-    /// `Config::listener_grace`, then the socket is closed. Connections that are open stay.
-    /// [`Reactor::accept`] joins again later.
+    /// Stops accepting from `listener` on this reactor, without a reset for any client. Those
+    /// whose connections are under way are served for `Config::listener_grace`, then the socket
+    /// is closed; connections that are open stay. [`Reactor::accept`] joins again later.
+    ///
+    /// New connections go to the other reactors. With none left, TCP requests are ignored during
+    /// the grace, so that clients ask again and find the port closed or a successor's; a Unix
+    /// socket's path is removed and connections are refused at once. A listening socket made
+    /// elsewhere stays in order for others that have it.
+    ///
+    /// Steering counts on the group's sockets being all of this server: a second server on the
+    /// same port (by SO_REUSEPORT) may get more or fewer connections than its share meanwhile.
     ///
     /// # Errors
-    /// `NotFound` if this reactor does not accept from `listener`.
+    /// `NotFound` if this reactor does not accept from `listener`, or leaves already.
     pub fn close_listener(&mut self, listener: ListenerId) -> io::Result<()> {
         let reactor = self.index();
         let listening = self.listening(listener.0).ok_or_else(no_listener)?;
@@ -297,23 +354,48 @@ impl Reactor {
             return Err(no_listener());
         };
         acceptor.leaving = true;
-        let (id, group) = (acceptor.id, listening.group.clone());
-        if id == ConnId::NONE {
-            listening.acceptor = None;
-            return Ok(());
+        match listening.group.take_no_part(reactor) {
+            true => self.begin_leaving(listener.0),
+            // Here or elsewhere, the one that accepts for all goes with the last.
+            false if listening.group.is_deserted() => {
+                let leave = Mail::Task(Box::new(move |reactor| reactor.leave_deserted(listener.0)));
+                let _ = self.dispatcher.core.handle.send_urgent_to(0, leave); // or it has ended
+            }
+            false => {}
         }
-        if group.spread == Spread::Shared && !group.is_last(reactor) {
-            self.finish_leaving(id);
-            return Ok(());
-        }
-        if let Some(fd) = self.dispatcher.backend.descriptor(id.index())
-            && let Err(error) = group.begin_leaving(reactor, fd)
-        {
-            log::warn!("cannot steer connections away from {}: {error}", group.addr);
-        }
-        let grace = self.dispatcher.core.config.listener_grace;
-        self.dispatcher.core.set_internal(id, Purpose::Leave, grace, 0);
         Ok(())
+    }
+
+    fn leave_deserted(&mut self, index: u16) {
+        if self.listening(index).is_some_and(|listening| listening.group.is_deserted()) {
+            self.begin_leaving(index);
+        }
+    }
+
+    /// Has the group's socket of this reactor leave it.
+    fn begin_leaving(&mut self, index: u16) {
+        let reactor = self.index();
+        let Some(id) = self.acceptor(index).map(|acceptor| acceptor.id) else {
+            return;
+        };
+        let Some(group) = self.listening(index).map(|listening| listening.group.clone()) else {
+            return;
+        };
+        match group.begin_leaving(reactor) {
+            Parting::Now => {
+                // No more wake-ups come here, which others would miss; a few may have.
+                if let Err(error) = self.watch(index, false) {
+                    log::warn!("cannot stop watching {}: {error}", group.addr);
+                }
+                self.accept_ready(index, id);
+                self.end_acceptor(index, id);
+            }
+            Parting::WhenEmpty => self.finish_leaving(id),
+            Parting::AfterGrace => {
+                let grace = self.dispatcher.core.config.listener_grace;
+                self.dispatcher.core.set_internal(id, Purpose::Leave, grace, 0);
+            }
+        }
     }
 
     /// The grace of a leaving listener is over: accept what is left, close.
@@ -321,31 +403,56 @@ impl Reactor {
         let Some(index) = self.dispatcher.core.conns.get(id.0).map(|conn| conn.listener) else {
             return;
         };
-        let Some(listening) = self.listening(index) else {
+        let Some(group) = self.listening(index).map(|listening| listening.group.clone()) else {
             return;
         };
-        let group = listening.group.clone();
-        let reactor = self.index();
-        let fd = self.dispatcher.backend.descriptor(id.index());
-        let Some(fd) = fd.and_then(|fd| fd.try_clone_to_owned().ok()) else {
-            return self.end_acceptor(index, id);
-        };
-        group.finish_leaving(reactor, fd, |fd| {
-            // The copy keeps the socket open until the queue is empty and the slot given back.
-            for _ in 0..ACCEPTS_AT_END {
-                if !self.accept_one(index, id) {
-                    break;
-                }
+        let mut attempt = Attempt::Taken;
+        for _ in 0..self.dispatcher.core.config.accepts_per_turn {
+            attempt = self.accept_one(index, id);
+            if attempt != Attempt::Taken {
+                break;
             }
-            self.end_acceptor(index, id);
-            drop(fd);
+        }
+        if attempt != Attempt::Empty {
+            // A full house, or more than a turn's share: whoever waits is not to be reset.
+            let later = match attempt {
+                Attempt::Stuck => self.dispatcher.core.config.accept_backoff,
+                _ => Duration::ZERO,
+            };
+            return self.dispatcher.core.set_internal(id, Purpose::Leave, later, 0);
+        }
+        let mut last = Vec::new();
+        group.leave(self.index(), |count| {
+            while let Ok(accepted) = self.dispatcher.backend.accept(id.index()) {
+                count();
+                last.push(accepted);
+            }
+            self.dispatcher.release(id, false);
         });
+        for (socket, peer) in last {
+            self.place(index, socket, peer);
+        }
+        self.end_acceptor(index, id);
     }
 
     fn end_acceptor(&mut self, index: u16, id: ConnId) {
         self.dispatcher.release(id, false);
         if let Some(listening) = self.listening(index) {
             listening.acceptor = None;
+        }
+    }
+
+    /// Gives up the listening sockets, as the reactor stops.
+    pub(crate) fn drop_listeners(&mut self) {
+        let reactor = self.index();
+        for index in 0..self.listeners.len() as u16 {
+            let Some(listening) = self.listening(index) else {
+                continue;
+            };
+            listening.socket = None;
+            let group = listening.group.clone();
+            let id = self.acceptor(index).map_or(ConnId::NONE, |acceptor| acceptor.id);
+            group.leave(reactor, |_| self.dispatcher.release(id, false));
         }
     }
 
@@ -356,9 +463,6 @@ impl Reactor {
         }
     }
 }
-
-/// Connections taken from a leaving listener's queue at its end, at most.
-const ACCEPTS_AT_END: usize = 65_536;
 
 #[cfg(test)]
 mod tests {

@@ -5,19 +5,23 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::rc::Rc;
 
 use arrayvec::ArrayVec;
 use bytes::{Buf, Bytes};
 
-use crate::config::{CHUNK_MAX, CHUNK_MIN, IOVECS_MAX};
+use crate::config::{CHUNK_MAX, CHUNK_MIN, FILE_WEIGHT, IOVECS_MAX};
 
 enum Chunk {
     /// Small writes, gathered; `start` bytes have been sent.
     Copied { bytes: Vec<u8>, start: usize },
     /// A buffer that the user shares with us, sent without a copy.
     Shared(Bytes),
+    /// A part of a file, which the kernel sends from its cache.
+    File { file: File, part: Range<u64> },
 }
 
 impl Chunk {
@@ -25,13 +29,19 @@ impl Chunk {
         match self {
             Chunk::Copied { bytes, start } => &bytes[*start..],
             Chunk::Shared(bytes) => bytes,
+            Chunk::File { .. } => &[],
         }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self, Chunk::File { .. })
     }
 
     fn advance(&mut self, n: usize) {
         match self {
             Chunk::Copied { start, .. } => *start += n,
             Chunk::Shared(bytes) => bytes.advance(n),
+            Chunk::File { .. } => {}
         }
     }
 }
@@ -49,6 +59,7 @@ impl Gauge {
 /// Ordered output that waits for the peer.
 pub(crate) struct OutQueue {
     chunks: VecDeque<Chunk>,
+    /// Bytes of memory that wait, and for each file at most `FILE_WEIGHT`.
     len: usize,
     /// Bytes in all queues of the reactor.
     total: Gauge,
@@ -74,11 +85,14 @@ impl OutQueue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.chunks.is_empty()
     }
 
     /// Copies `data` to the end.
     pub(crate) fn push(&mut self, mut data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
         self.grow(data.len());
         if let Some(Chunk::Copied { bytes, .. }) = self.chunks.back_mut() {
             let room = CHUNK_MAX.saturating_sub(bytes.len()).min(data.len());
@@ -102,10 +116,12 @@ impl OutQueue {
         self.chunks.push_back(Chunk::Shared(bytes));
     }
 
-    /// The first slices, as many as go into one system call.
-    pub(crate) fn slices(&self) -> ArrayVec<IoSlice<'_>, IOVECS_MAX> {
-        let unsent = self.chunks.iter().map(|chunk| IoSlice::new(chunk.unsent()));
-        unsent.take(IOVECS_MAX).collect()
+    /// Appends a part of a file.
+    pub(crate) fn push_file(&mut self, file: File, part: Range<u64>) {
+        if !part.is_empty() {
+            self.grow(weight(&part));
+            self.chunks.push_back(Chunk::File { file, part });
+        }
     }
 
     /// All that waits, as one piece.
@@ -113,11 +129,39 @@ impl OutQueue {
         self.chunks.iter().flat_map(|chunk| chunk.unsent()).copied().collect()
     }
 
-    /// Drops the first `n` bytes, which were sent.
+    /// The first slices, as many as go into one system call; none if a file is next.
+    pub(crate) fn slices(&self) -> ArrayVec<IoSlice<'_>, IOVECS_MAX> {
+        let unsent = self.chunks.iter().take_while(|chunk| !chunk.is_file());
+        unsent.map(|chunk| IoSlice::new(chunk.unsent())).take(IOVECS_MAX).collect()
+    }
+
+    /// The file that is next, if one is, and which part of it is unsent.
+    pub(crate) fn file(&self) -> Option<(&File, Range<u64>)> {
+        match self.chunks.front()? {
+            Chunk::File { file, part } => Some((file, part.clone())),
+            Chunk::Copied { .. } | Chunk::Shared(_) => None,
+        }
+    }
+
+    /// Drops the first `n` bytes of the file in front, which were sent.
+    pub(crate) fn advance_file(&mut self, n: u64) {
+        let Some(Chunk::File { part, .. }) = self.chunks.front_mut() else {
+            return;
+        };
+        let before = weight(part);
+        part.start += n.min(part.end - part.start);
+        let (after, done) = (weight(part), part.is_empty());
+        self.shrink(before - after);
+        if done {
+            self.chunks.pop_front();
+        }
+    }
+
+    /// Drops the first `n` bytes, which were sent. No file is among them.
     pub(crate) fn advance(&mut self, mut n: usize) {
         assert!(n <= self.len, "more was sent than was queued");
         self.shrink(n);
-        while let Some(front) = self.chunks.front_mut() {
+        while let Some(front) = self.chunks.front_mut().filter(|front| !front.is_file()) {
             let held = front.unsent().len();
             if n < held {
                 return front.advance(n);
@@ -126,6 +170,11 @@ impl OutQueue {
             self.chunks.pop_front();
         }
     }
+}
+
+/// What a part of a file counts against the marks: its descriptor is what it costs.
+fn weight(part: &Range<u64>) -> usize {
+    (part.end - part.start).min(FILE_WEIGHT as u64) as usize
 }
 
 impl Drop for OutQueue {

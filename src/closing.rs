@@ -61,6 +61,8 @@ impl Dispatcher {
             return;
         };
         let opened = conn.flags.take(Flags::OPENED);
+        // Accepted and counted, though its factory panicked.
+        let counted = opened || conn.kind == Kind::Stream;
         conn.flags.insert(Flags::DOOMED);
         self.core.timers.cancel_all(&mut conn.timers);
         conn.out = None;
@@ -68,8 +70,10 @@ impl Dispatcher {
         if let Some(remote) = conn.take_remote() {
             remote.open.store(false, Ordering::Release);
         }
-        if opened {
+        if counted {
             self.core.shared.counters.closed[why.index()].add(1);
+        }
+        if opened {
             self.call(id, |handler, cx| {
                 handler.on_close(cx, why);
                 Ok(())

@@ -116,6 +116,10 @@ pub(crate) const TAIL_COPY_MAX: usize = 4 << 10;
 /// Blocked output is queued in pieces of at least and at most these sizes.
 pub(crate) const CHUNK_MIN: usize = 4 << 10;
 pub(crate) const CHUNK_MAX: usize = 64 << 10;
+/// What a file that waits counts against the output marks, at most.
+pub(crate) const FILE_WEIGHT: usize = 64 << 10;
+/// Bytes of a file in one `sendfile`.
+pub(crate) const SENDFILE_MAX: u64 = 1 << 20;
 /// Slices in one `sendmsg`.
 pub(crate) const IOVECS_MAX: usize = 32;
 /// Times one queue is flushed in a turn; a peer as fast as we are must not starve the others.
@@ -127,6 +131,8 @@ const READ_BUFFER_MAX: usize = 16 << 20;
 const OUTPUT_LOW: usize = 64 << 10;
 const OUTPUT_HIGH: usize = 256 << 10;
 const EVENTS_MAX: usize = 65_536;
+/// What the system allows (tcp(7), MAX_TCP_KEEPIDLE).
+const KEEPALIVE_MAX_S: u64 = 32_767;
 
 const _: () = assert!(CHUNK_MIN <= CHUNK_MAX && CHUNK_MAX <= SCRATCH_MAX);
 const _: () = assert!(OUTPUT_LOW < OUTPUT_HIGH);
@@ -208,8 +214,8 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// Send small segments at once (TCP_NODELAY). Default true.
     pub nodelay: bool,
-    /// Probe idle connections after this long (SO_KEEPALIVE, TCP_KEEPIDLE), in whole seconds.
-    /// Default none.
+    /// Probe idle connections after this long (SO_KEEPALIVE, TCP_KEEPIDLE), in whole seconds
+    /// from 1 to 32,767. Default none.
     pub keepalive: Option<Duration>,
     /// SO_RCVBUF in bytes; the system doubles and caps it. Default: the system's own.
     pub recv_buffer: Option<usize>,
@@ -254,8 +260,8 @@ impl ListenOptions {
             "backlog is below 1"
         } else if self.max_connections == Some(0) {
             "max_connections is 0, so that nobody could ever connect"
-        } else if self.keepalive.is_some_and(|d| d.as_secs() == 0) {
-            "keepalive is below one second"
+        } else if self.keepalive.is_some_and(|d| !(1..=KEEPALIVE_MAX_S).contains(&d.as_secs())) {
+            "keepalive is not from one second to 32,767"
         } else if self.cpu_steering && (!self.reuse_port || self.placement != Placement::Kernel) {
             "cpu_steering needs reuse_port and the kernel's placement"
         } else {

@@ -5,7 +5,9 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,6 +74,8 @@ pub(crate) struct Core {
     pub(crate) handle: Handle,
     /// Bytes of output that wait for peers.
     pub(crate) queued: Gauge,
+    /// A graceful shutdown is under way.
+    pub(crate) shutting_down: bool,
     locals: HashMap<TypeId, Box<dyn Any>>,
 }
 
@@ -101,6 +105,7 @@ impl Core {
             shared,
             handle,
             queued: Gauge::default(),
+            shutting_down: false,
             locals: HashMap::new(),
         }
     }
@@ -229,6 +234,20 @@ impl Core {
         }
     }
 
+    /// The scratch buffer, if `len` more bytes for `id` may go there unexamined.
+    #[inline]
+    pub(crate) fn scratch_room(&mut self, id: ConnId, len: usize) -> Option<&mut Vec<u8>> {
+        let fits = id == self.current && self.scratch.len() + len <= self.scratch_limit;
+        fits.then_some(&mut self.scratch)
+    }
+
+    /// Whether `id` owes so much that nothing should be read for it, or accepts nothing more.
+    #[inline]
+    pub(crate) fn output_rests(&self, id: ConnId) -> bool {
+        let rests = Flags::ABOVE_HIGH | Flags::OUTPUT_SHUT;
+        self.scratch_limit == 0 && self.conns.get(id.0).is_none_or(|conn| conn.flags.any(rests))
+    }
+
     /// A write that is large, crosses a mark, or is for another connection.
     fn write_examined(&mut self, net: &mut Backend, id: ConnId, data: &[u8]) {
         if data.is_empty() || !self.accepts_output(id) {
@@ -266,6 +285,18 @@ impl Core {
             self.spill_scratch();
         }
         self.queue_of(id, |queue| queue.push_shared(data));
+        self.check_marks(id);
+    }
+
+    /// Queues a part of a file behind what was written before.
+    pub(crate) fn send_file(&mut self, id: ConnId, file: File, part: Range<u64>) {
+        if part.is_empty() || !self.accepts_output(id) {
+            return;
+        }
+        if id == self.current {
+            self.spill_scratch();
+        }
+        self.queue_of(id, |queue| queue.push_file(file, part));
         self.check_marks(id);
     }
 

@@ -1,7 +1,9 @@
 //! What a handler may do in a callback.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -92,6 +94,17 @@ impl Ctx<'_> {
     /// take it: a message for thousands of connections exists once.
     pub fn write_owned(&mut self, data: impl Into<Bytes>) {
         self.core.write_owned(self.net, self.id, data.into());
+    }
+
+    /// Sends `part` of a file behind what was written before, without a copy (sendfile(2)). The
+    /// file is closed when that is done.
+    ///
+    /// Each file that waits counts as at most 64 KiB of pending output, however long it is. A
+    /// file that turns out shorter than `part` resets the connection, whose `on_close` gets an
+    /// `UnexpectedEof`: what was promised cannot be sent. A file that is not in the system's
+    /// cache is read from its disk meanwhile, and the reactor waits for that.
+    pub fn send_file(&mut self, file: File, part: Range<u64>) {
+        self.core.send_file(self.id, file, part);
     }
 
     /// The output as [`io::Write`] and [`fmt::Write`], for `write!` and serializers. Never

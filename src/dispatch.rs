@@ -6,10 +6,11 @@
 
 use std::any::Any;
 use std::io;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
-use crate::config::FLUSHES_PER_TURN;
+use crate::config::{FLUSHES_PER_TURN, SENDFILE_MAX};
 use crate::conn::{Flags, Kind};
 use crate::connector::Connector;
 use crate::core::{Core, nanos};
@@ -29,8 +30,6 @@ pub(crate) struct Dispatcher {
     /// Callbacks longer than this are logged, in nanoseconds.
     slow_callback: u64,
     pub(crate) connector: Connector,
-    /// Handlers that open are told so.
-    pub(crate) shutting_down: bool,
     /// Listeners one of whose connections has ended, for their limits.
     pub(crate) released: Vec<u16>,
 }
@@ -45,7 +44,6 @@ impl Dispatcher {
             watched: 0,
             slow_callback,
             connector: Connector::default(),
-            shutting_down: false,
             released: Vec::new(),
         }
     }
@@ -76,7 +74,7 @@ impl Dispatcher {
         let result = catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx)));
         let ended = self.backend.coarse_now();
         if ended.saturating_sub(self.watched) > self.slow_callback {
-            log_slow(handler.name(), id, ended - self.watched);
+            log_slow(name_of(handler), id, ended - self.watched);
         }
         self.watched = ended;
         match result {
@@ -86,7 +84,7 @@ impl Dispatcher {
                 None
             }
             Err(payload) => {
-                let name = handler.name();
+                let name = name_of(handler);
                 self.panicked(id, name, payload);
                 None
             }
@@ -107,11 +105,8 @@ impl Dispatcher {
 
     /// The first callback of a connection that has its slot, socket and handler.
     pub(crate) fn open(&mut self, id: ConnId) {
-        self.open_unsettled(id);
+        self.open_current(id);
         self.settle();
-        if self.shutting_down {
-            self.say_goodbye(id);
-        }
     }
 
     /// Has an added handler's first callback come before the one that is about to run.
@@ -124,13 +119,27 @@ impl Dispatcher {
         }
     }
 
-    fn open_unsettled(&mut self, id: ConnId) {
+    /// As `open`, within a settling: other connections are settled later.
+    fn open_current(&mut self, id: ConnId) {
         let now_ms = self.core.now_ms;
         if let Some(conn) = self.core.conns.get_mut(id.0) {
             conn.flags.insert(Flags::OPENED);
             conn.last_active = now_ms;
         }
         self.call(id, |handler, cx| handler.on_open(cx));
+        if self.core.shutting_down {
+            self.settle_current();
+            self.say_goodbye(id);
+        }
+    }
+
+    /// Tells a handler that the server is shutting down, if it is still there to be told.
+    pub(crate) fn say_goodbye(&mut self, id: ConnId) {
+        let conn = self.core.conns.get(id.0);
+        if conn.is_some_and(|conn| !conn.flags.any(Flags::ENDING) && conn.flags.any(Flags::OPENED))
+        {
+            self.call(id, |handler, cx| handler.on_shutdown(cx));
+        }
     }
 
     /// Brings the world in line with what the last callback did: output is sent, interest is
@@ -169,7 +178,7 @@ impl Dispatcher {
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return drop_isolated(Some(handler));
         };
-        if !conn.flags.any(Flags::OPENED) {
+        if !conn.flags.any(Flags::OPENED | Flags::LINGERING) {
             return self.put_handler(id, handler);
         }
         if conn.flags.any(Flags::ENDING) {
@@ -185,7 +194,7 @@ impl Dispatcher {
             conn.flags.remove(Flags::DOOMED);
         }
         self.put_handler(id, handler);
-        self.open_unsettled(id);
+        self.open_current(id);
         self.settle_current();
         if self.core.conns.get(id.0).is_some_and(|conn| conn.tail_len() > 0) {
             self.core.defer(id, Flags::OFFER_DUE);
@@ -264,6 +273,13 @@ impl Dispatcher {
                 return;
             };
             let slices = out.slices();
+            if slices.is_empty() {
+                drop(slices);
+                if self.flush_file(id) {
+                    continue;
+                }
+                return;
+            }
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
             match self.backend.send_vectored(id.index(), &slices) {
                 Ok(sent) => {
@@ -285,6 +301,55 @@ impl Dispatcher {
                     drop(slices);
                     return conn.fail_output(error);
                 }
+            }
+        }
+    }
+
+    /// Sends some of the file that is next. False if nothing more is to be sent now.
+    fn flush_file(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return false;
+        };
+        let Some(out) = conn.out.as_deref_mut() else {
+            return false;
+        };
+        let Some((file, Range { start, end })) = out.file() else {
+            return true;
+        };
+        let left = end - start;
+        let offered = left.min(SENDFILE_MAX);
+        match self.backend.send_file(id.index(), file, start, offered) {
+            Ok(0) => {
+                // Its length may be promised already, so the peer must not take this for the end.
+                let message = format!("a file that is being sent ends {left} bytes too early");
+                let error = io::Error::new(io::ErrorKind::UnexpectedEof, message);
+                self.core.doom(id, Close::Error(error));
+                false
+            }
+            Ok(sent) => {
+                out.advance_file(sent as u64);
+                self.core.shared.counters.bytes_out.add(sent as u64);
+                if out.is_empty() {
+                    conn.out = None;
+                } else if (sent as u64) < offered {
+                    conn.flags.insert(Flags::BLOCKED);
+                }
+                conn.sent(sent, self.core.now_ms);
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.flags.insert(Flags::BLOCKED);
+                false
+            }
+            Err(error) => {
+                match error.kind() {
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                        conn.fail_output(error);
+                    }
+                    // It may be the file's, and then nobody else would end the connection.
+                    _ => self.core.doom(id, Close::Io(error)),
+                }
+                false
             }
         }
     }
@@ -361,6 +426,11 @@ fn log_slow(name: &str, id: ConnId, took: u64) {
     log::warn!("{name} kept its reactor busy for {took:?} in a callback of {id:?}");
 }
 
+/// A handler's name, which is the handler's own code too.
+fn name_of(handler: &dyn EvHandler) -> &'static str {
+    catch_unwind(AssertUnwindSafe(|| handler.name())).unwrap_or("a handler whose name panics")
+}
+
 /// Drops a handler whose destructor may panic.
 fn drop_isolated(handler: Option<Box<dyn EvHandler>>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
@@ -368,7 +438,8 @@ fn drop_isolated(handler: Option<Box<dyn EvHandler>>) {
     }
 }
 
-fn panic_message(payload: Box<dyn Any + Send>) -> String {
+/// What a panic said.
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(message) => *message,
         Err(payload) => {

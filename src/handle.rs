@@ -59,7 +59,8 @@ impl Handle {
     }
 
     /// Runs a closure on every reactor's thread, soon: to refresh what handlers share, or to
-    /// write to all connections. Not atomic: each reactor runs it in a turn of its own.
+    /// write to all connections. Not atomic: each reactor runs it in a turn of its own. A panic
+    /// in it is logged, and harms nobody.
     ///
     /// # Errors
     /// The first refusal of a mailbox; the other reactors still get the closure.
@@ -92,6 +93,19 @@ impl Handle {
 
     pub(crate) fn send_to(&self, index: usize, mail: Mail) -> Result<(), SendError> {
         self.reactors.get(index).ok_or(SendError::Closed)?.mailbox.send(mail)
+    }
+
+    /// Sends what must not be lost, whatever waits already.
+    pub(crate) fn send_urgent_to(&self, index: usize, mail: Mail) -> Result<(), SendError> {
+        self.reactors.get(index).ok_or(SendError::Closed)?.mailbox.send_urgent(mail)
+    }
+
+    /// Sends, or gives back what was refused.
+    pub(crate) fn hand_over(&self, index: usize, mail: Mail) -> Result<(), (SendError, Mail)> {
+        match self.reactors.get(index) {
+            Some(reactor) => reactor.mailbox.hand_over(mail),
+            None => Err((SendError::Closed, mail)),
+        }
     }
 
     /// What each reactor has done, as of its latest turn. Costs the reactors nothing.

@@ -121,6 +121,7 @@ mod mail;
 mod mailbox;
 mod pin;
 mod placement;
+pub mod proto;
 mod reactor;
 mod remote;
 mod resolver;
@@ -148,6 +149,8 @@ pub use handle::{Handle, Shutdown};
 pub use handler::{ConnId, EvHandler};
 pub use mailbox::SendError;
 pub use placement::{PlaceFn, Placement};
+#[cfg(feature = "http1")]
+pub use proto::http1;
 pub use reactor::Reactor;
 pub use remote::Remote;
 pub use server::{Running, Server, serve};

@@ -68,26 +68,31 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
 
     /// Queues a message within the bounds, and wakes the reactor if need be.
     pub(crate) fn send(&self, message: M) -> Result<(), SendError> {
+        self.hand_over(message).map_err(|(error, _)| error)
+    }
+
+    /// [`Mailbox::send`], which gives back what it refuses.
+    pub(crate) fn hand_over(&self, message: M) -> Result<(), (SendError, M)> {
         self.push(message, true)
     }
 
     /// Queues a message that must not be lost, such as the order to stop, whatever is there.
     pub(crate) fn send_urgent(&self, message: M) -> Result<(), SendError> {
-        self.push(message, false)
+        self.push(message, false).map_err(|(error, _)| error)
     }
 
-    fn push(&self, message: M, bounded: bool) -> Result<(), SendError> {
+    fn push(&self, message: M, bounded: bool) -> Result<(), (SendError, M)> {
         let weight = message.weight();
         {
             let mut queue = lock(&self.queue);
             if queue.closed {
-                return Err(SendError::Closed);
+                return Err((SendError::Closed, message));
             }
             // One message over the bound of bytes may pass when nothing waits before it.
             let over = queue.mail.len() >= self.messages_max
                 || (queue.bytes > 0 && queue.bytes.saturating_add(weight) > self.bytes_max);
             if bounded && over {
-                return Err(SendError::Full);
+                return Err((SendError::Full, message));
             }
             queue.bytes += weight;
             queue.mail.push_back(message);
@@ -126,6 +131,13 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
         left
     }
 
+    /// Refuses all that comes from now on, unless something waits; then false.
+    pub(crate) fn close_if_empty(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.closed |= queue.mail.is_empty();
+        queue.closed
+    }
+
     /// Refuses all that comes from now on and drops what waits.
     pub(crate) fn close(&self) {
         let dropped = {
@@ -135,5 +147,121 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
             std::mem::take(&mut queue.mail)
         };
         drop(dropped); // outside the lock: a message's destructor may be anybody's code
+    }
+}
+
+/// Every order in which producers and the reactor can meet. Run with
+/// `RUSTFLAGS="--cfg loom" cargo test --release --lib loom`.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::{Arc, Notify};
+    use loom::thread;
+
+    use super::*;
+
+    impl Weight for u32 {
+        fn weight(&self) -> usize {
+            1
+        }
+    }
+
+    struct Bell(Notify);
+
+    impl Doorbell for Bell {
+        fn ring(&self) {
+            self.0.notify();
+        }
+    }
+
+    type Numbers = Mailbox<u32, Bell>;
+
+    fn mailbox(messages_max: usize) -> Arc<Numbers> {
+        Arc::new(Mailbox::new(Bell(Notify::new()), messages_max, usize::MAX))
+    }
+
+    /// The reactor: takes, and sleeps when there was nothing. A lost wake-up leaves it asleep
+    /// with nobody to wake it, which loom reports.
+    fn receive(mailbox: &Numbers, count: usize, most: usize) -> Vec<u32> {
+        let mut received = Vec::new();
+        let mut inbox = VecDeque::new();
+        while received.len() < count {
+            let left = mailbox.take(most, &mut inbox);
+            let some = left || !inbox.is_empty();
+            received.extend(inbox.drain(..));
+            if !some && received.len() < count {
+                mailbox.doorbell.0.wait();
+            }
+        }
+        received
+    }
+
+    /// Planted: the flag is cleared after the queue was taken; the bell is rung before the
+    /// message is queued.
+    #[test]
+    fn hard_case_32_no_wake_up_is_lost() {
+        loom::model(|| {
+            let mailbox = mailbox(10);
+            let producers: Vec<_> = (0..2)
+                .map(|n| {
+                    let mailbox = mailbox.clone();
+                    thread::spawn(move || mailbox.send(n).unwrap())
+                })
+                .collect();
+            let mut received = receive(&mailbox, 2, 10);
+            received.sort_unstable();
+            assert_eq!(received, [0, 1]);
+            for producer in producers {
+                producer.join().unwrap();
+            }
+        });
+    }
+
+    /// Planted: a take that leaves some forgets that there are some.
+    #[test]
+    fn hard_case_32_what_a_turn_leaves_is_taken_in_the_next() {
+        loom::model(|| {
+            let mailbox = mailbox(10);
+            let producer = {
+                let mailbox = mailbox.clone();
+                thread::spawn(move || (0..2).for_each(|n| mailbox.send(n).unwrap()))
+            };
+            assert_eq!(receive(&mailbox, 2, 1), [0, 1]);
+            producer.join().unwrap();
+        });
+    }
+
+    /// Planted: the bound is looked at outside the lock.
+    #[test]
+    fn hard_case_21_the_bound_holds() {
+        loom::model(|| {
+            let mailbox = mailbox(1);
+            let producers: Vec<_> = (0..2)
+                .map(|n| {
+                    let mailbox = mailbox.clone();
+                    thread::spawn(move || mailbox.send(n).is_ok())
+                })
+                .collect();
+            let accepted = producers.into_iter().map(|producer| producer.join().unwrap());
+            assert_eq!(accepted.filter(|&accepted| accepted).count(), 1);
+            assert_eq!(receive(&mailbox, 1, 10).len(), 1);
+        });
+    }
+
+    /// A message is received, refused, or dropped with the mailbox; never left behind.
+    #[test]
+    fn a_close_lets_nothing_in() {
+        loom::model(|| {
+            let mailbox = mailbox(10);
+            let producer = {
+                let mailbox = mailbox.clone();
+                thread::spawn(move || mailbox.send(1))
+            };
+            mailbox.close();
+            let sent = producer.join().unwrap();
+            assert!(matches!(sent, Ok(()) | Err(SendError::Closed)));
+            let mut inbox = VecDeque::new();
+            assert!(!mailbox.take(10, &mut inbox) && inbox.is_empty());
+            assert_eq!(mailbox.send(2), Err(SendError::Closed));
+        });
     }
 }

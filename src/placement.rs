@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::addr::Addr;
 
@@ -58,43 +59,105 @@ impl fmt::Debug for Placement {
 pub(crate) struct Placer {
     placement: Placement,
     turn: AtomicUsize,
-    /// Connections of each reactor, those on the way to it included.
-    open: Vec<AtomicUsize>,
+    reactors: Vec<Place>,
+}
+
+/// One reactor, as a placer sees it.
+#[derive(Default)]
+struct Place {
+    /// Connections, those on the way included.
+    open: AtomicUsize,
+    /// It takes new ones.
+    accepts: AtomicBool,
+    /// It took new ones once, and would still.
+    accepted: AtomicBool,
 }
 
 impl Placer {
-    /// None where the kernel places.
+    /// None where the kernel places. No reactor takes connections yet.
     pub(crate) fn new(placement: &Placement, reactors: usize) -> Option<Placer> {
         if *placement == Placement::Kernel {
             return None;
         }
-        let open = (0..reactors).map(|_| AtomicUsize::new(0)).collect();
-        Some(Placer { placement: placement.clone(), turn: AtomicUsize::new(0), open })
+        let reactors = (0..reactors).map(|_| Place::default()).collect();
+        Some(Placer { placement: placement.clone(), turn: AtomicUsize::new(0), reactors })
     }
 
-    /// The reactor for a connection from `peer`, which is counted there.
+    /// The reactor for a connection from `peer`, which is counted there: one of those that take
+    /// connections, or, if all have left while it was under way, one that did.
     pub(crate) fn place(&self, peer: &Addr) -> usize {
-        let count = self.open.len();
-        let loads = || self.open.iter().map(|open| open.load(Ordering::Relaxed));
-        let chosen = match &self.placement {
+        let accepts = |place: &Place| place.accepts.load(Ordering::Relaxed);
+        let accepted = |place: &Place| place.accepted.load(Ordering::Relaxed);
+        let mut takers = self.takers(accepts);
+        if takers.is_empty() {
+            takers = self.takers(accepted);
+        }
+        let chosen = self.choose(peer, &takers);
+        self.enter(chosen);
+        chosen
+    }
+
+    fn takers(&self, takes: impl Fn(&Place) -> bool) -> Vec<usize> {
+        let reactors = self.reactors.iter().enumerate();
+        reactors.filter(|(_, place)| takes(place)).map(|(reactor, _)| reactor).collect()
+    }
+
+    fn choose(&self, peer: &Addr, takers: &[usize]) -> usize {
+        if takers.is_empty() {
+            return 0;
+        }
+        let load = |reactor: usize| self.reactors[reactor].open.load(Ordering::Relaxed);
+        let least = || takers.iter().copied().min_by_key(|&reactor| load(reactor)).unwrap_or(0);
+        let count = self.reactors.len();
+        let wanted = match &self.placement {
             Placement::Kernel => 0,
-            Placement::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed) % count,
-            Placement::LeastConnections => {
-                loads().enumerate().min_by_key(|&(_, open)| open).map_or(0, |(i, _)| i)
+            Placement::RoundRobin => {
+                return takers[self.turn.fetch_add(1, Ordering::Relaxed) % takers.len()];
             }
+            Placement::LeastConnections => return least(),
             Placement::SourceHash => {
                 let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(peer.ip());
                 (hash % count as u64) as usize
             }
-            Placement::Custom(place) => place(peer, &loads().collect::<Vec<_>>()) % count,
+            Placement::Custom(place) => {
+                let loads: Vec<usize> = (0..count).map(load).collect();
+                match catch_unwind(AssertUnwindSafe(|| place(peer, &loads))) {
+                    Ok(wanted) => wanted % count,
+                    Err(_) => {
+                        log::error!("the placement of {peer} panicked; least connections instead");
+                        return least();
+                    }
+                }
+            }
         };
-        self.open[chosen].fetch_add(1, Ordering::Relaxed);
-        chosen
+        // One that takes nothing gives way to the next that does; all others keep theirs.
+        takers.iter().copied().find(|&taker| taker >= wanted).unwrap_or(takers[0])
+    }
+
+    /// `reactor` takes connections.
+    pub(crate) fn open(&self, reactor: usize) {
+        self.reactors[reactor].accepted.store(true, Ordering::Relaxed);
+        self.reactors[reactor].accepts.store(true, Ordering::Relaxed);
+    }
+
+    /// `reactor` takes no more, but for those on the way.
+    pub(crate) fn close(&self, reactor: usize) {
+        self.reactors[reactor].accepts.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether no reactor takes connections.
+    pub(crate) fn is_deserted(&self) -> bool {
+        !self.reactors.iter().any(|place| place.accepts.load(Ordering::SeqCst))
+    }
+
+    /// A connection goes to `reactor`.
+    pub(crate) fn enter(&self, reactor: usize) {
+        self.reactors[reactor].open.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection of `reactor` has ended, or never got there.
     pub(crate) fn leave(&self, reactor: usize) {
-        self.open[reactor].fetch_sub(1, Ordering::Relaxed);
+        self.reactors[reactor].open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -102,12 +165,18 @@ impl Placer {
 mod tests {
     use super::*;
 
+    fn placer(placement: &Placement, reactors: usize) -> Placer {
+        let placer = Placer::new(placement, reactors).unwrap();
+        (0..reactors).for_each(|reactor| placer.open(reactor));
+        placer
+    }
+
     fn spread(placement: Placement) -> Vec<usize> {
-        let placer = Placer::new(&placement, 4).unwrap();
+        let placer = placer(&placement, 4);
         for i in 0..32u8 {
             placer.place(&Addr::from(std::net::SocketAddr::from(([10, 0, 0, i], 1))));
         }
-        placer.open.iter().map(|open| open.load(Ordering::Relaxed)).collect()
+        placer.reactors.iter().map(|place| place.open.load(Ordering::Relaxed)).collect()
     }
 
     #[test]
@@ -121,7 +190,7 @@ mod tests {
 
     #[test]
     fn least_connections_fills_the_gap_that_an_end_leaves() {
-        let placer = Placer::new(&Placement::LeastConnections, 3).unwrap();
+        let placer = placer(&Placement::LeastConnections, 3);
         let peer = Addr::unix(None);
         assert_eq!([0; 6].map(|_| placer.place(&peer)), [0, 1, 2, 0, 1, 2]);
         placer.leave(1);
@@ -130,9 +199,33 @@ mod tests {
 
     #[test]
     fn one_source_goes_to_one_reactor() {
-        let placer = Placer::new(&Placement::SourceHash, 5).unwrap();
+        let placer = placer(&Placement::SourceHash, 5);
         let from = |port| Addr::from(std::net::SocketAddr::from(([192, 0, 2, 7], port)));
         let first = placer.place(&from(1));
         assert!((2..100).all(|port| placer.place(&from(port)) == first));
+    }
+
+    #[test]
+    fn hard_case_26_those_that_left_get_nothing_while_others_stay() {
+        let peer = Addr::unix(None);
+        let round = placer(&Placement::RoundRobin, 3);
+        round.close(1);
+        assert_eq!([0; 4].map(|_| round.place(&peer)), [0, 2, 0, 2]);
+        round.open(1);
+        assert_eq!([0; 3].map(|_| round.place(&peer)), [1, 2, 0]);
+        let fixed = placer(&Placement::Custom(Arc::new(|_, _| 1)), 3);
+        fixed.close(1);
+        assert_eq!(fixed.place(&peer), 2);
+        fixed.close(2);
+        assert_eq!(fixed.place(&peer), 0);
+        fixed.close(0);
+        assert!(fixed.is_deserted());
+        assert_eq!(fixed.place(&peer), 1, "one that was under way goes where it would have");
+    }
+
+    #[test]
+    fn hard_case_35_a_placement_that_panics_places_by_load() {
+        let broken = placer(&Placement::Custom(Arc::new(|_, _| panic!("planted"))), 2);
+        assert_eq!([0; 4].map(|_| broken.place(&Addr::unix(None))), [0, 1, 0, 1]);
     }
 }

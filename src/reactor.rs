@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::conn::{Flags, Kind};
 use crate::connector::{ConnectOptions, Target};
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, panic_message};
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::{Mail, ReactorShared};
@@ -34,7 +35,7 @@ pub struct Reactor {
     pub(crate) read_buffer: Box<[u8]>,
     /// This reactor's part of the server's listeners, by `ListenerId`.
     pub(crate) listeners: Vec<Listening>,
-    inbox: VecDeque<Mail>,
+    pub(crate) inbox: VecDeque<Mail>,
     mail_left: bool,
     due: Vec<TimerId>,
     pub(crate) shutdown: Option<ShuttingDown>,
@@ -50,7 +51,8 @@ impl Reactor {
         listeners: Vec<Listening>,
     ) -> Reactor {
         let read_buffer = vec![0; config.read_buffer].into_boxed_slice();
-        let core = Core::new(config, shared, handle, backend.epoch());
+        let mut core = Core::new(config, shared, handle, backend.epoch());
+        core.begin_turn(backend.now()); // setup is a turn before the first
         Reactor {
             dispatcher: Dispatcher::new(backend, core),
             read_buffer,
@@ -82,11 +84,10 @@ impl Reactor {
         self.run_deferred();
         self.resume_acceptors();
         self.check_shutdown();
+        let cut = if self.running { 0 } else { self.stop_now() };
         self.end_turn(ready);
         if !self.running {
-            self.dispatcher.core.shared.mailbox.close();
-            self.inbox.clear();
-            self.dispatcher.stop_all();
+            self.report_shutdown(cut);
         }
         Ok(self.running)
     }
@@ -184,7 +185,10 @@ impl Reactor {
             Mail::Close(id) => core.close(id),
             Mail::Abort(id) => core.doom(id, Close::Aborted),
             Mail::Task(task) => {
-                task(self);
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(self))) {
+                    let message = panic_message(payload);
+                    log::error!("reactor {}: a task panicked: {message}", self.index());
+                }
                 self.dispatcher.settle();
             }
             Mail::Accepted(listener, socket, peer) => self.accepted(listener, socket, peer),
@@ -305,13 +309,15 @@ impl Reactor {
     ///
     /// # Errors
     /// `NotFound` if `listener` is of another server, `AlreadyExists` if this reactor accepts
-    /// from it already, or what the poller says.
+    /// from it already or is about to leave it, `Unsupported` if its socket is closed and cannot
+    /// be made again (Unix, adopted, handed over), or what the system says.
     pub fn accept<H: EvHandler>(
         &mut self,
         listener: ListenerId,
         mut factory: impl FnMut(&Addr) -> H + 'static,
     ) -> io::Result<()> {
-        self.add_acceptor(listener, Box::new(move |peer| Box::new(factory(peer))))
+        let name = std::any::type_name_of_val(&factory);
+        self.add_acceptor(listener, Box::new(move |peer| Box::new(factory(peer))), name)
     }
 
     /// Adds a handler without a socket: a timer user, a cron job, the consumer of a queue. Its

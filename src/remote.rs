@@ -72,6 +72,12 @@ impl Remote {
         self.send(Mail::Notify(self.state.id, value))
     }
 
+    /// [`Remote::notify`] that even a full mailbox accepts; for what is bounded otherwise.
+    #[cfg(feature = "http1")]
+    pub(crate) fn notify_urgent(&self, value: u64) -> Result<(), SendError> {
+        self.send_urgent(Mail::Notify(self.state.id, value))
+    }
+
     /// Closes the connection when all that was written before is flushed, like `Ctx::close`.
     /// Accepted even by a full mailbox.
     ///

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -10,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
 use crate::config::{Config, ListenOptions};
+use crate::dispatch::panic_message;
 use crate::endpoint::Endpoint;
 use crate::group::{Group, Spread};
 use crate::handle::Handle;
@@ -202,49 +204,55 @@ impl Server {
         let cores = if self.config.pin { pin::allowed_cores() } else { Vec::new() };
         let mut parts = share_listeners(self.listeners, self.reactors.len()).into_iter();
         let mut running = Running { handle: self.handle.clone(), threads: Vec::new() };
+        // Each thread serves when it is told to, or ends when its sender is dropped.
+        let mut starts = Vec::new();
         for (native, shared) in self.reactors {
             let listeners = parts.next().unwrap_or_default();
             let (config, handle) = (self.config.clone(), self.handle.clone());
             let (setup, report) = (setup.clone(), report.clone());
+            let (start, started) = mpsc::channel::<()>();
             let core = cores.get(shared.index % cores.len().max(1)).copied();
             let name = format!("reev-{}", shared.index);
             let thread = thread::Builder::new().name(name).spawn(move || {
                 if let Some(core) = core {
                     pin::pin_to(core);
                 }
-                let mailbox = CloseOnDrop(shared.clone());
+                let mut ending = Ending { shared: shared.clone(), handle: None };
                 let backend = Backend::Native(native);
                 let listeners = listeners.into_iter();
                 let listeners =
                     listeners.map(|(group, socket)| Listening::new(group, socket)).collect();
-                let mut reactor = Reactor::new(backend, config, shared, handle, listeners);
-                let ready = setup(&mut reactor);
-                let failed = ready.is_err();
-                let _ = report.send(ready);
-                drop(report);
-                let result = if failed { Ok(()) } else { reactor.run() };
-                drop(mailbox);
-                result
-            });
-            match thread {
-                Ok(thread) => running.threads.push(thread),
-                Err(error) => {
-                    running.handle.stop();
-                    let _ = running.join();
-                    return Err(error);
+                let mut reactor = Reactor::new(backend, config, shared, handle.clone(), listeners);
+                let _ = report.send(set_up(&mut reactor, &*setup));
+                drop((report, setup));
+                if started.recv().is_err() {
+                    return Ok(()); // a setup has failed
                 }
-            }
+                ending.handle = Some(handle);
+                reactor.run()?;
+                ending.handle = None;
+                Ok(())
+            });
+            running.threads.push(thread?);
+            starts.push(start);
         }
         drop(report);
-        let mut ready = reports.iter().take(running.threads.len());
-        match ready.find_map(Result::err) {
-            None => Ok(running),
-            Some(error) => {
-                running.handle.stop();
-                running.join().and(Err(error))
-            }
+        if let Some(error) = reports.iter().find_map(Result::err) {
+            drop(starts);
+            return running.join().and(Err(error));
         }
+        for start in starts {
+            let _ = start.send(()); // every thread waits for it
+        }
+        Ok(running)
     }
+}
+
+/// Runs `setup`; a panic in it is an error like another.
+fn set_up(reactor: &mut Reactor, setup: impl Fn(&mut Reactor) -> io::Result<()>) -> io::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| setup(reactor))).unwrap_or_else(|payload| {
+        Err(io::Error::other(format!("setup panicked: {}", panic_message(payload))))
+    })
 }
 
 impl fmt::Debug for Server {
@@ -258,12 +266,19 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Refuses mail to a reactor whose thread has ended, in whatever way.
-struct CloseOnDrop(Arc<ReactorShared>);
+/// Refuses mail to a reactor whose thread has ended, in whatever way; if it is not a good way,
+/// `handle` is there to stop the others.
+struct Ending {
+    shared: Arc<ReactorShared>,
+    handle: Option<Handle>,
+}
 
-impl Drop for CloseOnDrop {
+impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.mailbox.close();
+        self.shared.mailbox.close();
+        if let Some(handle) = &self.handle {
+            handle.stop();
+        }
     }
 }
 
@@ -307,9 +322,6 @@ impl Running {
                 Ok(ended) => ended,
                 Err(_) => Err(io::Error::other("a reactor's thread panicked")),
             };
-            if ended.is_err() {
-                self.handle.stop();
-            }
             result = result.and(ended);
         }
         result

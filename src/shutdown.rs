@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use crate::conn::Flags;
 use crate::core::nanos;
-use crate::dispatch::Dispatcher;
-use crate::handler::ConnId;
 use crate::reactor::Reactor;
 
 /// A reactor that ends when its connections have, or when its time is up.
@@ -20,17 +18,20 @@ impl Reactor {
     pub(crate) fn begin_shutdown(&mut self, within: Option<Duration>, report: Sender<usize>) {
         let core = &self.dispatcher.core;
         let within = within.unwrap_or(core.config.shutdown_timeout);
-        let deadline = core.now.saturating_add(nanos(within));
+        // By the clock, not by the turn, which may have begun long before the order came.
+        let deadline = self.dispatcher.backend.now().saturating_add(nanos(within));
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.deadline = shutdown.deadline.min(deadline);
             shutdown.reports.push(report);
             return;
         }
         self.shutdown = Some(ShuttingDown { deadline, reports: vec![report] });
-        self.dispatcher.shutting_down = true;
+        // Handlers that come from now on are told right after their `on_open`.
+        self.dispatcher.core.shutting_down = true;
         self.close_listeners();
         for id in self.conn_ids() {
             self.dispatcher.say_goodbye(id);
+            self.dispatcher.settle();
         }
         self.dispatcher.cancel_connects();
     }
@@ -38,32 +39,35 @@ impl Reactor {
     /// Whether the shutdown is over: all gone, or out of time.
     pub(crate) fn check_shutdown(&mut self) {
         let core = &self.dispatcher.core;
-        let Some(shutdown) = &mut self.shutdown else {
+        let Some(shutdown) = &self.shutdown else {
             return;
         };
         let late = core.now >= shutdown.deadline;
-        if !late && core.conns.len() > 0 {
-            return;
+        // What is in the mailbox may be a connection that was accepted for this reactor.
+        if late || core.conns.len() == 0 && core.shared.mailbox.close_if_empty() {
+            self.running = false;
         }
-        let cut = (0..core.conns.slots())
-            .filter_map(|index| core.conns.at(index))
+    }
+
+    /// The end, whether in time, too late or by order: everything is ended; the number of
+    /// connections that this cut.
+    pub(crate) fn stop_now(&mut self) -> usize {
+        self.dispatcher.core.shared.mailbox.close();
+        self.inbox.clear();
+        let conns = &self.dispatcher.core.conns;
+        let cut = (0..conns.slots())
+            .filter_map(|index| conns.at(index))
             .filter(|conn| conn.kind.has_handler() && !conn.flags.any(Flags::LINGERING))
             .count();
-        for report in shutdown.reports.drain(..) {
-            let _ = report.send(cut); // nobody may be waiting
-        }
-        self.running = false;
+        self.drop_listeners();
+        self.dispatcher.stop_all();
+        cut
     }
-}
 
-impl Dispatcher {
-    /// Tells a handler that the server is shutting down.
-    pub(crate) fn say_goodbye(&mut self, id: ConnId) {
-        let conn = self.core.conns.get(id.0);
-        if conn.is_some_and(|conn| !conn.flags.any(Flags::ENDING) && conn.flags.any(Flags::OPENED))
-        {
-            self.call(id, |handler, cx| handler.on_shutdown(cx));
-            self.settle();
+    /// Tells those who wait for the shutdown, now that the counters are final.
+    pub(crate) fn report_shutdown(&mut self, cut: usize) {
+        for report in self.shutdown.take().into_iter().flat_map(|shutdown| shutdown.reports) {
+            let _ = report.send(cut); // nobody may be waiting
         }
     }
 }

@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -103,6 +104,10 @@ impl Epoll {
         // SAFETY: the time lives through the call, which writes it.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
         time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -217,14 +222,17 @@ impl Epoll {
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
         let (fd, peer) = net::accept(self.fd(index)?)?;
+        if self.spare.is_none() {
+            self.spare = net::spare().ok(); // lost when descriptors ran out; they are back
+        }
         Ok((Socket::Fd(fd), peer))
     }
 
     /// Without a spare descriptor a client would wait in the queue, and the level-triggered
     /// listener would spin: the spare makes room for one accept, which is then undone.
-    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+    pub(crate) fn turn_away(&mut self, index: usize) -> io::Result<()> {
         self.spare = None;
-        let turned_away = self.fd(index).and_then(net::accept).is_ok();
+        let turned_away = self.fd(index).and_then(net::accept).map(drop);
         self.spare = net::spare().ok();
         turned_away
     }
@@ -233,8 +241,8 @@ impl Epoll {
         self.fds.get_mut(index)?.take().map(Socket::Fd)
     }
 
-    pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
-        self.fd(index).ok()
+    pub(crate) fn is_self_connected(&self, index: usize) -> bool {
+        self.fd(index).is_ok_and(super::connect::is_self_connected)
     }
 
     #[inline]
@@ -262,6 +270,16 @@ impl Epoll {
         data: &[IoSlice<'_>],
     ) -> io::Result<usize> {
         net::send_vectored(self.fd(index)?, data)
+    }
+
+    pub(crate) fn send_file(
+        &mut self,
+        index: usize,
+        file: &File,
+        start: u64,
+        len: u64,
+    ) -> io::Result<usize> {
+        net::send_file(self.fd(index)?, file, start, len)
     }
 
     pub(crate) fn shutdown_write(&mut self, index: usize) {

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +58,10 @@ pub(crate) fn bind_another(
 pub(crate) fn adopt(fd: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
     let addr = {
         let socket = SockRef::from(&fd);
+        if !socket.is_listener().unwrap_or(false) {
+            let message = "cannot adopt a descriptor that is not a listening socket";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         socket.set_nonblocking(true)?;
         socket.set_cloexec(true)?;
         let addr = net::local_addr(std::os::fd::AsFd::as_fd(&fd))?;
@@ -186,12 +189,14 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         let message = format!("{} exists and is not a socket", path.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
-    match UnixStream::connect(path) {
+    // Without blocking: a server that lives, but whose backlog is full, says "later".
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        Err(error) => Err(error),
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Ok(()) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 

@@ -13,8 +13,9 @@
 
 #![allow(clippy::disallowed_methods)] // clocks are read here, and nowhere else
 
+use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::addr::Addr;
@@ -24,6 +25,8 @@ use crate::mailbox::Doorbell;
 
 pub(crate) mod connect;
 pub(crate) mod epoll;
+#[cfg(feature = "http1")]
+pub(crate) mod folder;
 pub(crate) mod listen;
 pub(crate) mod net;
 #[cfg(feature = "sim")]
@@ -150,6 +153,11 @@ impl Backend {
         forward!(self.coarse_now())
     }
 
+    /// Seconds since 1970: the wall clock, which may jump. For dates that people read.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        forward!(self.unix_seconds())
+    }
+
     /// Sleeps until something is ready; the number of events.
     #[inline]
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -194,7 +202,11 @@ impl Backend {
 
     /// Whether a socket is connected to itself.
     pub(crate) fn is_self_connected(&self, index: usize) -> bool {
-        self.descriptor(index).is_some_and(connect::is_self_connected)
+        match self {
+            Backend::Native(backend) => backend.is_self_connected(index),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => false,
+        }
     }
 
     /// Takes a socket out of its slot, still registered if it was.
@@ -202,15 +214,10 @@ impl Backend {
         forward!(self.take(index))
     }
 
-    /// Accepts a connection with the descriptor kept for the purpose, and closes it; false if
-    /// not even that works.
-    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+    /// Accepts a connection with the descriptor kept for the purpose, and closes it.
+    /// `WouldBlock`: nobody waits.
+    pub(crate) fn turn_away(&mut self, index: usize) -> io::Result<()> {
         forward!(self.turn_away(index))
-    }
-
-    /// The descriptor in a slot; a simulated one has none.
-    pub(crate) fn descriptor(&self, index: usize) -> Option<BorrowedFd<'_>> {
-        forward!(self.descriptor(index))
     }
 
     /// Reads once; 0 is the peer's FIN.
@@ -240,6 +247,17 @@ impl Backend {
         data: &[IoSlice<'_>],
     ) -> io::Result<usize> {
         forward!(self.send_vectored(index, data))
+    }
+
+    /// Sends up to `len` bytes of `file` from `start` on; 0 if it ends there.
+    pub(crate) fn send_file(
+        &mut self,
+        index: usize,
+        file: &File,
+        start: u64,
+        len: u64,
+    ) -> io::Result<usize> {
+        forward!(self.send_file(index, file, start, len))
     }
 
     pub(crate) fn shutdown_write(&mut self, index: usize) {

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -61,6 +62,24 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Res
     message.msg_iovlen = data.len() as _;
     // SAFETY: the message points at slices that live through the call.
     retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_NOSIGNAL) })
+}
+
+/// Sends up to `len` bytes of a file from `start` on. Unlike `send` this call cannot be told not
+/// to raise SIGPIPE, which Rust's runtime ignores from the start.
+pub(crate) fn send_file(
+    fd: BorrowedFd<'_>,
+    file: &File,
+    start: u64,
+    len: u64,
+) -> io::Result<usize> {
+    let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let start = libc::off_t::try_from(start).map_err(too_large)?;
+    let len = usize::try_from(len).map_err(too_large)?;
+    retry(|| {
+        let mut offset = start;
+        // SAFETY: the offset lives through the call, which is all that the call writes to.
+        unsafe { libc::sendfile(fd.as_raw_fd(), file.as_raw_fd(), &mut offset, len) }
+    })
 }
 
 /// Accepts a connection: non-blocking, close-on-exec.
@@ -141,6 +160,11 @@ fn addr_from(storage: &libc::sockaddr_storage, length: usize) -> Addr {
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
     // A peer that is gone already has nothing to be told.
     let _ = SockRef::from(&fd).shutdown(std::net::Shutdown::Write);
+}
+
+/// Has a listening Unix socket refuse connections; those in its queue can still be accepted.
+pub(crate) fn refuse_new(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).shutdown(std::net::Shutdown::Read)
 }
 
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {

@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,12 @@ use super::{DOORBELL, Event, Interest, Socket, Wait};
 use crate::addr::Addr;
 use crate::core::nanos;
 use crate::handler::ConnId;
+
+/// The simulated wall clock's start: Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110.
+const UNIX_SECONDS: u64 = 784_111_777;
+
+/// Bytes of a file that one simulated `sendfile` looks at.
+const FILE_PIECE: usize = 64 << 10;
 
 /// How unkind the simulated kernel is. Each chance is in 256ths.
 #[derive(Clone, Debug)]
@@ -276,6 +283,10 @@ impl SimBackend {
         self.now()
     }
 
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        UNIX_SECONDS + self.now() / 1_000_000_000
+    }
+
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
         let kernel = &mut *self.kernel.borrow_mut();
         kernel.waits += 1;
@@ -384,21 +395,16 @@ impl SimBackend {
         self.fds.get_mut(index)?.take().map(|fd| Socket::Sim(SimSocket(fd)))
     }
 
-    pub(crate) fn turn_away(&mut self, index: usize) -> bool {
+    pub(crate) fn turn_away(&mut self, index: usize) -> io::Result<()> {
+        let fd = self.fd(index)?;
         let kernel = &mut *self.kernel.borrow_mut();
-        let Ok(listener) = self.fd(index).and_then(|fd| kernel.wire_of(fd)) else {
-            return false;
+        let listener = kernel.wire_of(fd)?;
+        let Some(wire) = kernel.wires[listener].backlog.pop_front() else {
+            return Err(io::ErrorKind::WouldBlock.into());
         };
-        let turned_away = kernel.wires[listener].backlog.pop_front();
-        if let Some(wire) = turned_away {
-            kernel.wires[wire].closed = true;
-            kernel.wires[wire].we_finished = true;
-        }
-        turned_away.is_some()
-    }
-
-    pub(crate) fn descriptor(&self, _index: usize) -> Option<BorrowedFd<'_>> {
-        None
+        kernel.wires[wire].closed = true;
+        kernel.wires[wire].we_finished = true;
+        Ok(())
     }
 
     pub(crate) fn recv(&mut self, index: usize, into: &mut [u8]) -> io::Result<usize> {
@@ -471,6 +477,20 @@ impl SimBackend {
         let bytes = data.iter().flat_map(|slice| slice.iter()).take(n);
         kernel.wires[wire].outbound.extend(bytes);
         Ok(n)
+    }
+
+    pub(crate) fn send_file(
+        &mut self,
+        index: usize,
+        file: &File,
+        start: u64,
+        len: u64,
+    ) -> io::Result<usize> {
+        let mut piece = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(FILE_PIECE)];
+        match file.read_at(&mut piece, start)? {
+            0 => Ok(0),
+            n => self.send_vectored(index, &[IoSlice::new(&piece[..n])]),
+        }
     }
 
     pub(crate) fn shutdown_write(&mut self, index: usize) {

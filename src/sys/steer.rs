@@ -14,14 +14,17 @@ use socket2::{SockFilter, SockRef};
 /// The rule for a group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Steering {
-    /// Indexes for connections whose packets a given CPU handles.
-    pub(crate) by_cpu: Vec<(u32, u32)>,
+    /// Indexes for connections whose packets a given CPU handles, one of them at random.
+    pub(crate) by_cpu: Vec<(u32, Vec<u32>)>,
     /// Indexes that share all other connections, at random.
     pub(crate) others: Vec<u32>,
 }
 
 const SO_ATTACH_REUSEPORT_CBPF: libc::c_int = 51;
 const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
+
+/// The program jumps over what it does for a CPU, and a jump is at most 255 statements.
+const INDEXES_PER_CPU_MAX: usize = 64;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
@@ -34,57 +37,65 @@ fn statement(code: u16, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt: 0, jf: 0, k }
 }
 
-/// If the accumulator is `value`, the next statement runs, else it is skipped.
-fn if_equal(value: u32) -> libc::sock_filter {
-    libc::sock_filter { code: JUMP_EQUAL, jt: 0, jf: 1, k: value }
+/// If the accumulator is `value`, the next `body` statements run, else they are skipped.
+fn if_equal(value: u32, body: usize) -> libc::sock_filter {
+    debug_assert!(body <= usize::from(u8::MAX), "a jump of more than 255 statements");
+    libc::sock_filter { code: JUMP_EQUAL, jt: 0, jf: body as u8, k: value }
 }
 
 fn ancillary(offset: i32) -> libc::sock_filter {
     statement(LOAD, (libc::SKF_AD_OFF + offset) as u32)
 }
 
+/// Answers one of `indexes`, at random.
+fn any_of(indexes: &[u32]) -> Vec<libc::sock_filter> {
+    let Some((&last, rest)) = indexes.split_last() else {
+        return vec![statement(RETURN, u32::MAX)];
+    };
+    let mut program = Vec::new();
+    if !rest.is_empty() {
+        program.push(ancillary(libc::SKF_AD_RANDOM));
+        program.push(statement(MODULO, indexes.len() as u32));
+    }
+    for (i, &index) in rest.iter().enumerate() {
+        program.extend([if_equal(i as u32, 1), statement(RETURN, index)]);
+    }
+    program.push(statement(RETURN, last));
+    program
+}
+
 fn program(steering: &Steering) -> Vec<libc::sock_filter> {
     let mut program = Vec::new();
     if !steering.by_cpu.is_empty() {
         program.push(ancillary(libc::SKF_AD_CPU));
-        for &(cpu, index) in &steering.by_cpu {
-            program.extend([if_equal(cpu), statement(RETURN, index)]);
+        for (cpu, indexes) in &steering.by_cpu {
+            let body = any_of(&indexes[..indexes.len().min(INDEXES_PER_CPU_MAX)]);
+            program.push(if_equal(*cpu, body.len()));
+            program.extend(body);
         }
     }
-    if let Some((&last, rest)) = steering.others.split_last() {
-        program.push(ancillary(libc::SKF_AD_RANDOM));
-        program.push(statement(MODULO, steering.others.len() as u32));
-        for (i, &index) in rest.iter().enumerate() {
-            program.extend([if_equal(i as u32), statement(RETURN, index)]);
-        }
-        program.push(statement(RETURN, last));
-    } else {
-        program.push(statement(RETURN, u32::MAX));
-    }
+    program.extend(any_of(&steering.others));
     program
 }
 
-/// Applies the rule to the group that `fd` is in; `None` goes back to the kernel's hash.
-pub(crate) fn steer(fd: BorrowedFd<'_>, steering: Option<&Steering>) -> io::Result<()> {
-    let Some(steering) = steering else {
-        // ENOENT: there was no rule.
-        let zero = 0i32;
-        // SAFETY: the option value is an int that lives through the call.
-        let done = unsafe {
-            libc::setsockopt(
-                fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_DETACH_REUSEPORT_BPF,
-                (&raw const zero).cast(),
-                size_of::<i32>() as libc::socklen_t,
-            )
-        };
-        let error = io::Error::last_os_error();
-        return match done == 0 || error.raw_os_error() == Some(libc::ENOENT) {
-            true => Ok(()),
-            false => Err(error),
-        };
+/// Goes back to the kernel's hash.
+pub(crate) fn forget(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let zero = 0i32;
+    // SAFETY: the option value is an int that lives through the call.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_DETACH_REUSEPORT_BPF,
+            (&raw const zero).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
     };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Applies the rule to the group that `fd` is in.
+pub(crate) fn steer(fd: BorrowedFd<'_>, steering: &Steering) -> io::Result<()> {
     let mut program = program(steering);
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the option value is a sock_fprog whose program is as long as it says; both live
@@ -117,6 +128,11 @@ pub(crate) fn ignore_new(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).attach_filter(&filter)
 }
 
+/// Ends [`ignore_new`].
+pub(crate) fn heed_new(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).detach_filter()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,10 +157,10 @@ mod tests {
 
     #[test]
     fn the_program_is_the_rule() {
-        let rule = Steering { by_cpu: vec![(3, 1), (5, 0)], others: vec![0, 1, 4] };
+        let rule = Steering { by_cpu: vec![(3, vec![1]), (5, vec![0, 7])], others: vec![0, 1, 4] };
         let program = program(&rule);
         assert_eq!(run(&program, 3, 0), 1);
-        assert_eq!(run(&program, 5, 7), 0);
+        assert_eq!([0, 1, 2].map(|random| run(&program, 5, random)), [0, 7, 0]);
         assert_eq!([0, 1, 2, 3].map(|random| run(&program, 9, random)), [0, 1, 4, 0]);
         let nobody = Steering { by_cpu: Vec::new(), others: Vec::new() };
         assert_eq!(run(&super::program(&nobody), 0, 0), u32::MAX);

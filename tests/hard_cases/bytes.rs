@@ -450,7 +450,7 @@ fn hard_case_15_the_shared_read_buffer() {
                                 broken.borrow_mut().push(format!("{me}: {data:?}"));
                             }
                             // Every length of tail is left at some time, none for ever.
-                            let left = if calls % 3 == 0 { 0 } else { (calls * 37) % 900 };
+                            let left = if calls.is_multiple_of(3) { 0 } else { (calls * 37) % 900 };
                             let take = data.len().saturating_sub(left);
                             data.fill(0xee); // nobody sees what is done to it
                             data[take..].fill(me as u8 + 1);

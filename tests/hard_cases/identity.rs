@@ -36,7 +36,9 @@ fn hard_case_01_stale_event_reused_fd() {
                     match (n, what) {
                         (1, What::Read(data)) => {
                             let b = ids.borrow()[1];
-                            cx.conn(b).map(|mut b| b.abort());
+                            if let Some(mut b) = cx.conn(b) {
+                                b.abort();
+                            }
                             return Ok(data.len());
                         }
                         (1, What::Notify(_)) => {
@@ -111,7 +113,9 @@ fn hard_case_01_stale_event_reused_fd_on_real_sockets() {
                     }
                     What::Read(data) => {
                         let b: ConnId = ids.lock().unwrap()[1];
-                        cx.conn(b).map(|mut b| b.abort());
+                        if let Some(mut b) = cx.conn(b) {
+                            b.abort();
+                        }
                         return Ok(data.len());
                     }
                     What::Close(why) => told.send((n.get(), why.kind())).unwrap(),
@@ -174,7 +178,9 @@ fn hard_case_02_freed_object_in_poll_data() {
                         What::Read(data) => {
                             let me = cx.id();
                             for &id in ids.borrow()[..64].iter().filter(|&&id| id != me) {
-                                cx.conn(id).map(|mut other| other.abort());
+                                if let Some(mut other) = cx.conn(id) {
+                                    other.abort();
+                                }
                             }
                             seen.borrow_mut().push(me);
                             return Ok(data.len());
@@ -474,6 +480,39 @@ fn hard_case_05_close_from_everywhere() {
         for way in ["close", "abort", "close close", "close abort", "abort close"] {
             end_in("remote", way, linger);
         }
+    }
+}
+
+/// A handler that was to replace another, on a connection that ended instead, is dropped then
+/// and not with the next owner of the slot. Planted: it is put into the lingering slot.
+#[test]
+fn hard_case_05_a_replacement_that_comes_too_late_is_dropped() {
+    for linger in [Duration::from_secs(2), Duration::ZERO] {
+        let config = Config { linger_timeout: linger, ..Config::default() };
+        let mut sim = Simulation::with(1, Faults::default(), config);
+        let held = Rc::new(());
+        let listener = sim.listen({
+            let held = held.clone();
+            move |_| {
+                let held = held.clone();
+                each(move |cx, what| {
+                    if let What::Read(_) = what {
+                        let inner = held.clone();
+                        cx.replace(each(move |cx, what| {
+                            let _ = &inner;
+                            usual(cx, what)
+                        }));
+                        cx.close();
+                    }
+                    usual(cx, what)
+                })
+            }
+        });
+        let peer = sim.connect(listener);
+        peer.send(b"x");
+        sim.settle();
+        assert_eq!(peer.is_released(), linger.is_zero());
+        assert_eq!(Rc::strong_count(&held), 2, "the test's and the factory's");
     }
 }
 

@@ -1,15 +1,13 @@
-//! reev: one reactor, a zero-sized handler for echo, one of the HTTP rules for the rest.
+//! reev: one reactor, a zero-sized handler for echo, its HTTP/1.1 layer for the rest.
 
-use super::http::Response;
 use crate::site::Site;
 use crate::workload::Protocol;
-use reev::{Config, Ctx, EvHandler, ListenOptions, Server, TimerId};
-use std::cell::RefCell;
+use reev::http1::{Fields, Http1, Options, Request, Response, Service, Status};
+use reev::{Config, Ctx, EvHandler, ListenOptions, Server};
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 struct Echo;
 
@@ -20,40 +18,18 @@ impl EvHandler for Echo {
     }
 }
 
-thread_local! {
-    static RESPONSE: RefCell<Response> = RefCell::new(Response::new(1));
-    static ANSWERS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+const PLAIN: Fields<'static> = Fields::new("Server: bench\r\nContent-Type: text/plain\r\n");
 
-/// The same httparse loop as the other servers'.
-struct Http;
+/// What examples/http_plaintext.rs does, with the bench's answer.
+struct Plaintext;
 
-impl EvHandler for Http {
-    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
-        ANSWERS.with_borrow_mut(|answers| {
-            answers.clear();
-            let used = RESPONSE.with_borrow(|response| response.answer(data, answers))?;
-            cx.write(answers);
-            Ok(used)
-        })
-    }
-}
-
-struct Refresh;
-
-impl EvHandler for Refresh {
-    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        cx.set_periodic(Duration::from_millis(500));
-        Ok(())
-    }
-
-    fn on_read(&mut self, _: &mut Ctx<'_>, _: &mut [u8]) -> io::Result<usize> {
-        Ok(0)
-    }
-
-    fn on_timeout(&mut self, _: &mut Ctx<'_>, _: TimerId) -> io::Result<()> {
-        RESPONSE.with_borrow_mut(Response::refresh);
-        Ok(())
+impl Service for Plaintext {
+    #[inline]
+    fn on_request(&mut self, req: &Request<'_>, res: &mut Response<'_>) {
+        match (req.method(), req.target()) {
+            ("GET", "/plaintext") => res.send(Status::OK, PLAIN, b"Hello, World!"),
+            _ => res.send(Status::NOT_FOUND, PLAIN, b""),
+        }
     }
 }
 
@@ -74,8 +50,8 @@ pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
             match served.protocol {
                 Protocol::Echo => reactor.accept(listener, |_| Echo),
                 Protocol::Http => {
-                    reactor.add(Refresh);
-                    reactor.accept(listener, |_| Http)
+                    let http = Http1::new(Options::default());
+                    reactor.accept(listener, move |_| http.connection(Plaintext))
                 }
             }
         })

@@ -1,0 +1,8 @@
+//! cargo +nightly fuzz run http1_chunked
+#![no_main]
+
+#[path = "../../tests/support/http1_fuzzing.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod fuzzing;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::fuzz_chunked(data));

@@ -1,0 +1,4 @@
+//! Protocols on top of the reactor, each behind a feature of its name.
+
+#[cfg(feature = "http1")]
+pub mod http1;

@@ -1,0 +1,760 @@
+//! Servers on real sockets: listeners of every kind, their options, bad input, and the end.
+
+mod common;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use common::{Serving, What, config, each, in_child, read_all, until, usual};
+use reev::{
+    Addr, Close, Config, Ctx, EvHandler, Handle, ListenOptions, Reactor, SendError, Server, Stats,
+};
+use socket2::{SockAddr, SockRef, Socket};
+
+struct Echo;
+
+impl EvHandler for Echo {
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        cx.write(data);
+        Ok(data.len())
+    }
+}
+
+fn reactors(n: usize) -> Config {
+    Config { reactors: n, ..config() }
+}
+
+/// The answer to one exchange, and the end of the stream.
+fn echo(mut stream: impl Read + Write, finish: impl Fn()) {
+    stream.write_all(b"hello").unwrap();
+    finish();
+    assert_eq!(read_all(stream), (b"hello".to_vec(), None));
+}
+
+fn echo_tcp(addr: SocketAddr) {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let other = stream.try_clone().unwrap();
+    echo(stream, || other.shutdown(Shutdown::Write).unwrap());
+}
+
+fn echo_unix(addr: &SockAddr) {
+    let stream = Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    stream.connect(addr).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let other = stream.try_clone().unwrap();
+    echo(stream, || other.shutdown(Shutdown::Write).unwrap());
+}
+
+/// A folder of one test's own, removed with what is in it at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("reev-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    fn socket(&self) -> (PathBuf, String) {
+        let path = self.0.join("socket");
+        let addr = format!("unix://{}", path.display());
+        (path, addr)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn every_kind_of_listener_in_one_server() {
+    let folder = Folder::new("kinds");
+    let (path, unix) = folder.socket();
+    let name = format!("reev-kinds-{}", std::process::id());
+    let mut server = Server::new(reactors(2)).unwrap();
+    let mut listen = |addr: &str| {
+        let id = server.listen(addr).unwrap();
+        (id, server.local_addr(id))
+    };
+    let v4 = listen("tcp://127.0.0.1:0");
+    let v6 = listen("tcp://[::1]:0");
+    let v6_only = listen("tcp6://:0");
+    let bare = listen("localhost:0");
+    let unix = listen(&unix);
+    let named = listen(&format!("unix://@{name}"));
+    let all = [&v4, &v6, &v6_only, &bare, &unix, &named].map(|(id, _)| *id);
+    let peers = Arc::new(Mutex::new(Vec::new()));
+    let running = {
+        let peers = peers.clone();
+        server.start(move |reactor| {
+            for id in all {
+                let peers = peers.clone();
+                reactor.accept(id, move |peer| {
+                    peers.lock().unwrap().push(peer.clone());
+                    Echo
+                })?;
+            }
+            Ok(())
+        })
+    };
+    let running = running.unwrap();
+    for (_, addr) in [&v4, &v6, &bare] {
+        let addr = addr.socket_addr().unwrap();
+        assert_ne!(addr.port(), 0);
+        for _ in 0..8 {
+            echo_tcp(addr);
+        }
+    }
+    let port = v6_only.1.port().unwrap();
+    echo_tcp((std::net::Ipv6Addr::LOCALHOST, port).into());
+    assert_eq!(unix.1.unix_path(), Some(path.as_path()));
+    assert_eq!(named.1.to_string(), format!("unix:@{name}"));
+    for _ in 0..8 {
+        echo_unix(&SockAddr::unix(&path).unwrap());
+        echo_unix(&SockAddr::unix(format!("\0{name}")).unwrap());
+    }
+    let peers = peers.lock().unwrap();
+    assert_eq!(peers.iter().filter(|peer| peer.is_unix()).count(), 16);
+    assert!(peers.iter().any(|peer| peer.ip() == Some(Ipv4Addr::LOCALHOST.into())));
+    drop(peers);
+    running.handle().stop();
+    running.join().unwrap();
+    assert!(!path.exists(), "the server's own path is removed");
+}
+
+/// A client of `[::]` that comes by IPv4 is shown as IPv4; a `tcp6` listener does not take it.
+#[test]
+fn dual_stack() {
+    let (told, peers) = mpsc::channel();
+    let factory = move |peer: &Addr| {
+        told.send(peer.clone()).unwrap();
+        Echo
+    };
+    for addr in ["tcp://[::]:0", "tcp://:0"] {
+        let serving = Serving::start(config(), addr, &ListenOptions::default(), factory.clone());
+        let port = serving.addr.port().unwrap();
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let local = client.local_addr().unwrap();
+        assert_eq!(peers.recv().unwrap().to_string(), local.to_string());
+        assert!(local.is_ipv4());
+        echo_tcp((std::net::Ipv6Addr::LOCALHOST, port).into());
+        assert!(matches!(peers.recv().unwrap().ip(), Some(IpAddr::V6(_))));
+    }
+    let serving = Serving::start(config(), "tcp4://:0", &ListenOptions::default(), factory);
+    assert!(serving.addr.ip().unwrap().is_ipv4());
+}
+
+#[test]
+fn adopted_listeners_are_shared_by_all_reactors() {
+    let folder = Folder::new("adopted");
+    let path = folder.0.join("socket");
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = tcp.local_addr().unwrap();
+    let unix = UnixListener::bind(&path).unwrap();
+    let mut server = Server::new(reactors(3)).unwrap();
+    let options = ListenOptions::default();
+    let ids = [
+        server.adopt_listener(tcp, &options).unwrap(),
+        server.adopt_listener(unix, &options).unwrap(),
+    ];
+    assert_eq!(server.local_addr(ids[0]), Addr::from(addr));
+    assert_eq!(server.local_addr(ids[1]).unix_path(), Some(path.as_path()));
+    let running =
+        server.start(move |reactor| ids.iter().try_for_each(|&id| reactor.accept(id, |_| Echo)));
+    let running = running.unwrap();
+    for _ in 0..20 {
+        echo_tcp(addr);
+        echo_unix(&SockAddr::unix(&path).unwrap());
+    }
+    assert_eq!(Stats::total(&running.handle().stats()).accepted, 40);
+    running.handle().stop();
+    running.join().unwrap();
+    assert!(path.exists(), "an adopted socket's path is its owner's");
+    assert!(TcpStream::connect(addr).is_err());
+}
+
+/// Planted: the socket is adopted whatever it is, and the reactor tries to accept for ever.
+#[test]
+fn what_does_not_listen_is_not_adopted() {
+    let mut server = Server::new(reactors(1)).unwrap();
+    let options = ListenOptions::default();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for error in [
+        server.adopt_listener(connected, &options).unwrap_err(),
+        server.adopt_listener(datagrams, &options).unwrap_err(),
+        server.adopt_listener(UnixStream::pair().unwrap().0, &options).unwrap_err(),
+        server.adopt_listener(fs::File::open("/dev/null").unwrap(), &options).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("listen"), "{error}");
+    }
+}
+
+/// The accepted sockets of this process, each with `read` of it.
+#[allow(unsafe_code)]
+fn accepted_sockets<R>(local: SocketAddr, read: impl Fn(&SockRef<'_>) -> R) -> Vec<R> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let fd: i32 = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        // SAFETY: used for calls that only ask, in a process where nothing else runs.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        let socket = SockRef::from(&borrowed);
+        let at = |addr: io::Result<SockAddr>| addr.ok().and_then(|addr| addr.as_socket());
+        if at(socket.local_addr()) == Some(local) && at(socket.peer_addr()).is_some() {
+            found.push(read(&socket));
+        }
+    }
+    found
+}
+
+/// Each option, read back where the system has put it. Planted: each line of `set_options`
+/// left out.
+#[test]
+fn listen_options_reach_the_connections() {
+    if !in_child("listen_options_reach_the_connections") {
+        return; // descriptors are searched
+    }
+    let seconds = Duration::from_secs;
+    let look = |options: ListenOptions| {
+        let serving = Serving::start(config(), "127.0.0.1:0", &options, |_| Echo);
+        let _client = serving.connect();
+        until("it is accepted", || serving.handle.stats()[0].open == 1);
+        let mut sockets = accepted_sockets(serving.socket_addr(), |socket| {
+            (
+                socket.tcp_nodelay().unwrap(),
+                socket.keepalive().unwrap().then(|| socket.tcp_keepalive_time().unwrap()),
+                socket.recv_buffer_size().unwrap(),
+                socket.send_buffer_size().unwrap(),
+                socket.linger().unwrap(),
+                socket.nonblocking().unwrap(),
+            )
+        });
+        sockets.pop().expect("an accepted socket")
+    };
+    let usual = look(ListenOptions::default());
+    assert_eq!((usual.0, usual.1, usual.4, usual.5), (true, None, None, true));
+    let set = look(ListenOptions {
+        nodelay: false,
+        keepalive: Some(seconds(77)),
+        recv_buffer: Some(30_000),
+        send_buffer: Some(40_000),
+        linger: Some(seconds(3)),
+        ..ListenOptions::default()
+    });
+    // The system doubles the sizes, for its own bookkeeping (socket(7)).
+    assert_eq!(set, (false, Some(seconds(77)), 60_000, 80_000, Some(seconds(3)), true));
+}
+
+/// A backlog of one, with nobody accepting, lets few in. Planted: the backlog is not used.
+#[test]
+fn the_backlog_is_the_systems() {
+    let mut server = Server::new(reactors(1)).unwrap();
+    let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
+    let id = server.listen_with("127.0.0.1:0", &options).unwrap();
+    let addr = server.local_addr(id).socket_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(100)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10, "a backlog of 1 holds {}", waiting.len());
+    }
+    assert!(!waiting.is_empty());
+}
+
+/// Without `reuse_port` one socket is shared, and the address is in use for everybody else.
+#[test]
+fn reuse_port_or_not() {
+    for reuse_port in [true, false] {
+        let options = ListenOptions { reuse_port, ..ListenOptions::default() };
+        let mut server = Server::new(reactors(2)).unwrap();
+        let id = server.listen_with("127.0.0.1:0", &options).unwrap();
+        let addr = server.local_addr(id);
+        let again = Server::new(reactors(1)).unwrap().listen_with(&addr.to_string(), &options);
+        assert_eq!(again.is_ok(), reuse_port);
+        if let Err(error) = again {
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
+        let running = server.start(move |reactor| reactor.accept(id, |_| Echo)).unwrap();
+        for _ in 0..8 {
+            echo_tcp(addr.socket_addr().unwrap());
+        }
+        running.handle().stop();
+        running.join().unwrap();
+    }
+}
+
+#[test]
+fn unix_mode_sets_the_permissions() {
+    let folder = Folder::new("mode");
+    let (path, addr) = folder.socket();
+    let mut server = Server::new(reactors(1)).unwrap();
+    let options = ListenOptions { unix_mode: Some(0o640), ..ListenOptions::default() };
+    server.listen_with(&addr, &options).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    drop(server);
+    assert!(!path.exists(), "a server that never ran removes its path too");
+}
+
+/// Never more than the limit, over all reactors, and all are served in the end. Planted: the
+/// limit is one for each reactor; what a connection held is not given back.
+#[test]
+fn max_connections_is_exact() {
+    const LIMIT: usize = 3;
+    struct Counted(Arc<(AtomicUsize, AtomicUsize)>);
+    impl EvHandler for Counted {
+        fn on_open(&mut self, _: &mut Ctx<'_>) -> io::Result<()> {
+            let now = self.0.0.fetch_add(1, Ordering::SeqCst) + 1;
+            self.0.1.fetch_max(now, Ordering::SeqCst);
+            Ok(())
+        }
+        fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            cx.write(data);
+            Ok(data.len())
+        }
+        fn on_close(&mut self, _: &mut Ctx<'_>, _: &Close) {
+            self.0.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let counts = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+    let options = ListenOptions { max_connections: Some(LIMIT), ..ListenOptions::default() };
+    let serving = Serving::start(reactors(2), "127.0.0.1:0", &options, {
+        let counts = counts.clone();
+        move |_| Counted(counts.clone())
+    });
+    let clients: Vec<_> = (0..12).map(|_| serving.connect()).collect();
+    until("the limit is reached", || counts.0.load(Ordering::SeqCst) == LIMIT);
+    std::thread::scope(|scope| {
+        for client in clients {
+            scope.spawn(|| {
+                let other = client.try_clone().unwrap();
+                echo(client, || other.shutdown(Shutdown::Write).unwrap());
+            });
+        }
+    });
+    assert_eq!(counts.1.load(Ordering::SeqCst), LIMIT);
+    assert_eq!(Stats::total(&serving.handle.stats()).accepted, 12);
+}
+
+#[track_caller]
+fn refused(result: io::Result<reev::ListenerId>, kind: io::ErrorKind, words: &[&str]) {
+    let error = result.expect_err("nonsense is refused");
+    let text = error.to_string();
+    assert_eq!(error.kind(), kind, "{text}");
+    assert!(words.iter().all(|word| text.contains(word)), "{text}");
+}
+
+#[test]
+fn bad_addresses_get_a_clear_error() {
+    use io::ErrorKind::*;
+    let mut server = Server::new(reactors(1)).unwrap();
+    refused(server.listen("127.0.0.1"), InvalidInput, &["127.0.0.1", "port"]);
+    refused(server.listen("127.0.0.1:http"), InvalidInput, &["127.0.0.1:http", "65535"]);
+    refused(server.listen("ftp://x:1"), InvalidInput, &["ftp", "scheme"]);
+    refused(server.listen("unix://"), InvalidInput, &["empty path"]);
+    refused(server.listen("192.0.2.1:0"), AddrNotAvailable, &["192.0.2.1", "no such address"]);
+    refused(server.listen("tcp6://127.0.0.1:0"), NotFound, &["127.0.0.1"]);
+    let long = format!("unix:///{}", "x".repeat(200));
+    refused(server.listen(&long), InvalidInput, &["xxx"]);
+    refused(server.listen("unix:///nowhere/at/all"), NotFound, &["/nowhere/at/all"]);
+    // Another's port: the address is in the message, and what to do.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = other.local_addr().unwrap().to_string();
+    refused(server.listen(&addr), AddrInUse, &[&addr, "in use", "another port"]);
+    // What was refused has harmed nothing.
+    let id = server.listen("127.0.0.1:0").unwrap();
+    let addr = server.local_addr(id).socket_addr().unwrap();
+    let running = server.start(move |reactor| reactor.accept(id, |_| Echo)).unwrap();
+    echo_tcp(addr);
+    running.handle().stop();
+    running.join().unwrap();
+}
+
+#[test]
+fn no_permission_gets_a_clear_error() {
+    let folder = Folder::new("denied");
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o500)).unwrap();
+    if fs::write(folder.0.join("probe"), "").is_ok() {
+        return; // we may do everything, as root
+    }
+    let mut server = Server::new(reactors(1)).unwrap();
+    let kind = io::ErrorKind::PermissionDenied;
+    refused(server.listen(&folder.socket().1), kind, &["no permission"]);
+}
+
+#[test]
+fn nonsense_in_options_is_refused() {
+    use io::ErrorKind::InvalidInput;
+    let mut server = Server::new(reactors(1)).unwrap();
+    let mut with = |change: fn(&mut ListenOptions)| {
+        let mut options = ListenOptions::default();
+        change(&mut options);
+        server.listen_with("127.0.0.1:0", &options)
+    };
+    refused(with(|o| o.backlog = 0), InvalidInput, &["backlog"]);
+    refused(with(|o| o.backlog = -1), InvalidInput, &["backlog"]);
+    refused(with(|o| o.max_connections = Some(0)), InvalidInput, &["max_connections"]);
+    refused(with(|o| o.keepalive = Some(Duration::ZERO)), InvalidInput, &["keepalive"]);
+    refused(with(|o| o.keepalive = Some(Duration::MAX)), InvalidInput, &["keepalive"]);
+    let config = Config { output_low: 10, output_high: 5, ..config() };
+    let error = Server::new(config).map(drop).unwrap_err();
+    assert!(error.to_string().contains("output_low is 10"), "{error}");
+}
+
+/// The bounds of time may be as long as they like. Planted: they are added without saturation.
+#[test]
+fn endless_times_are_allowed() {
+    let config = Config {
+        close_timeout: Duration::MAX,
+        linger_timeout: Duration::MAX,
+        poll_timeout_max: Duration::MAX,
+        accept_backoff: Duration::MAX,
+        ..config()
+    };
+    let serving = Serving::start(config, "127.0.0.1:0", &ListenOptions::default(), |_| {
+        each(|cx, what| match what {
+            What::Open => {
+                cx.idle_timeout(Duration::MAX);
+                cx.set_timer(Duration::MAX);
+                cx.set_periodic(Duration::MAX);
+                Ok(0)
+            }
+            What::Read(data) => {
+                cx.write(data);
+                Ok(data.len())
+            }
+            other => usual(cx, other),
+        })
+    });
+    echo_tcp(serving.socket_addr());
+}
+
+#[test]
+fn more_reactors_than_cores() {
+    let serving = Serving::start(reactors(9), "127.0.0.1:0", &ListenOptions::default(), |_| Echo);
+    assert_eq!(serving.handle.reactors(), 9);
+    for _ in 0..30 {
+        echo_tcp(serving.socket_addr());
+    }
+    assert_eq!(Stats::total(&serving.handle.stats()).accepted, 30);
+    assert!(Server::new(reactors(1025)).is_err());
+}
+
+mod unix_paths {
+    use super::*;
+
+    /// Planted: any file is unlinked.
+    #[test]
+    fn hard_case_27_what_is_not_a_socket_is_never_unlinked() {
+        let folder = Folder::new("not-a-socket");
+        let (path, addr) = folder.socket();
+        let mut server = Server::new(reactors(1)).unwrap();
+        fs::write(&path, "precious").unwrap();
+        refused(server.listen(&addr), io::ErrorKind::AlreadyExists, &["not a socket"]);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused(server.listen(&addr), io::ErrorKind::AlreadyExists, &["not a socket"]);
+        assert!(path.is_dir());
+        // Nor what a link points to.
+        fs::remove_dir(&path).unwrap();
+        let target = folder.0.join("target");
+        drop(UnixListener::bind(&target).unwrap());
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        refused(server.listen(&addr), io::ErrorKind::AlreadyExists, &["not a socket"]);
+        assert!(target.exists());
+    }
+
+    /// Planted: an old path is never unlinked; it is, though somebody listens.
+    #[test]
+    fn hard_case_27_a_stale_path_is_replaced_and_a_live_one_is_not() {
+        let folder = Folder::new("stale");
+        let (path, addr) = folder.socket();
+        let mut server = Server::new(reactors(1)).unwrap();
+        let live = UnixListener::bind(&path).unwrap();
+        refused(server.listen(&addr), io::ErrorKind::AddrInUse, &["in use"]);
+        let client = UnixStream::connect(&path).unwrap();
+        assert!(path.exists());
+        drop((live, client));
+        let id = server.listen(&addr).unwrap();
+        let running = server.start(move |reactor| reactor.accept(id, |_| Echo)).unwrap();
+        echo_unix(&SockAddr::unix(&path).unwrap());
+        running.handle().stop();
+        running.join().unwrap();
+        assert!(!path.exists());
+    }
+
+    /// A server that lives, but whose backlog is full, is asked without waiting for it. Planted:
+    /// a connect that blocks.
+    #[test]
+    fn hard_case_27_a_live_server_that_does_not_accept() {
+        let folder = Folder::new("busy");
+        let (path, addr) = folder.socket();
+        let live = Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        live.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        live.listen(1).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            if client.connect(&SockAddr::unix(&path).unwrap()).is_err() {
+                break;
+            }
+            waiting.push(client);
+        }
+        let (told, result) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut server = Server::new(reactors(1)).unwrap();
+            let _ = told.send(server.listen(&addr).map_err(|error| error.kind()));
+        });
+        let result = result.recv_timeout(Duration::from_secs(20)).expect("it does not wait");
+        assert_eq!(result, Err(io::ErrorKind::AddrInUse));
+        assert!(fs::symlink_metadata(&path).unwrap().file_type().is_socket());
+    }
+
+    /// Planted: the path is removed whosever it is.
+    #[test]
+    fn hard_case_27_only_our_own_inode_is_removed() {
+        let folder = Folder::new("inode");
+        let (path, addr) = folder.socket();
+        let mut server = Server::new(reactors(1)).unwrap();
+        server.listen(&addr).unwrap();
+        // Somebody moves the path away and puts another server's there.
+        fs::rename(&path, folder.0.join("moved")).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        let inode = fs::symlink_metadata(&path).unwrap().ino();
+        drop(server);
+        assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), inode);
+    }
+
+    /// Planted: the path goes when `Running` is dropped, though the reactors go on.
+    #[test]
+    fn hard_case_27_the_path_lives_as_long_as_the_reactors() {
+        let folder = Folder::new("dropped");
+        let (path, addr) = folder.socket();
+        let mut server = Server::new(reactors(2)).unwrap();
+        let id = server.listen(&addr).unwrap();
+        let running = server.start(move |reactor| reactor.accept(id, |_| Echo)).unwrap();
+        let handle = running.handle();
+        drop(running);
+        echo_unix(&SockAddr::unix(&path).unwrap());
+        handle.stop();
+        until("the path is removed", || !path.exists());
+    }
+}
+
+mod ends {
+    use super::*;
+
+    #[test]
+    fn stop_ends_connections_and_threads() {
+        let (told, events) = mpsc::channel();
+        let serving =
+            Serving::start(reactors(2), "127.0.0.1:0", &ListenOptions::default(), move |_| {
+                let told = told.clone();
+                each(move |cx, what| {
+                    match what {
+                        What::Open => told.send("open").unwrap(),
+                        What::Close(why) => told.send(why.kind()).unwrap(),
+                        other => return usual(cx, other),
+                    }
+                    Ok(0)
+                })
+            });
+        let clients: Vec<_> = (0..6).map(|_| serving.connect()).collect();
+        for _ in 0..6 {
+            assert_eq!(events.recv().unwrap(), "open");
+        }
+        let (addr, handle) = (serving.socket_addr(), serving.handle.clone());
+        drop(serving); // stops and joins
+        assert_eq!(events.try_iter().collect::<Vec<_>>(), ["stopped"; 6]);
+        for client in clients {
+            let (got, error) = read_all(client);
+            assert_eq!((got.len(), error), (0, Some(io::ErrorKind::ConnectionReset)));
+        }
+        assert!(TcpStream::connect(addr).is_err());
+        let stats = Stats::total(&handle.stats());
+        assert_eq!((stats.open, stats.timers), (0, 0));
+        let stopped = Close::KIND_NAMES.iter().position(|&name| name == "stopped").unwrap();
+        assert_eq!(stats.closed[stopped], 6);
+        // All is refused from now on, and nothing waits for ever.
+        assert_eq!(handle.broadcast(|_| ()), Err(SendError::Closed));
+        assert_eq!(handle.run_on(0, |_| ()), Err(SendError::Closed));
+        assert_eq!(handle.run_on(7, |_| ()), Err(SendError::Closed));
+        handle.stop();
+    }
+
+    #[test]
+    fn stop_before_run() {
+        let server = Server::new(reactors(2)).unwrap();
+        server.handle().stop();
+        server.run(|_| Ok(())).unwrap();
+    }
+
+    /// Planted: a reactor serves as soon as its own setup is done.
+    #[test]
+    fn a_setup_error_on_one_reactor_ends_all_before_they_serve() {
+        for panics in [false, true] {
+            let served = Arc::new(AtomicUsize::new(0));
+            let (told, set_up) = mpsc::channel();
+            let set_up = Mutex::new(set_up);
+            let result = {
+                let served = served.clone();
+                Server::new(reactors(3)).unwrap().run(move |reactor| {
+                    if reactor.index() == 1 {
+                        // The last one fails, when the others have long been ready.
+                        for _ in 0..2 {
+                            set_up.lock().unwrap().recv().unwrap();
+                        }
+                        std::thread::sleep(Duration::from_millis(50));
+                        assert!(!panics, "as asked");
+                        return Err(io::Error::other("as asked"));
+                    }
+                    let served = served.clone();
+                    reactor.add(each(move |_, what| {
+                        if let What::Open = what {
+                            served.fetch_add(1, Ordering::SeqCst);
+                        }
+                        Ok(0)
+                    }));
+                    told.send(()).unwrap();
+                    Ok(())
+                })
+            };
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("as asked"), "{error}");
+            assert_eq!(served.load(Ordering::SeqCst), 0, "no reactor serves");
+        }
+    }
+
+    /// Planted: a task's panic ends its reactor.
+    #[test]
+    fn a_task_that_panics_harms_nobody() {
+        let serving = Serving::tcp(|_| Echo);
+        serving.handle.run_on(0, |_| panic!("as asked")).unwrap();
+        serving.handle.broadcast(|_| panic!("as asked")).unwrap();
+        echo_tcp(serving.socket_addr());
+    }
+
+    /// A poller that fails ends all reactors, and is told. Planted: the others run on.
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_reactor_that_fails_stops_the_others() {
+        if !in_child("ends::a_reactor_that_fails_stops_the_others") {
+            return; // it breaks a descriptor
+        }
+        let server = Server::new(reactors(2)).unwrap();
+        let pollers: Vec<i32> = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| {
+                let target = fs::read_link(entry.path());
+                target.is_ok_and(|target| target.to_string_lossy().contains("eventpoll"))
+            })
+            .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
+            .collect();
+        let last = *pollers.iter().max().unwrap();
+        assert_eq!(pollers.len(), 2);
+        let running = server.start(|_| Ok(())).unwrap();
+        let handle = running.handle();
+        let null = fs::File::open("/dev/null").unwrap();
+        // SAFETY: the second reactor's poller is replaced by a file; it goes on to own the
+        // number, and closes the file in the end.
+        assert_eq!(unsafe { libc::dup2(null.as_fd().as_raw_fd(), last) }, last);
+        handle.run_on(1, |_| ()).unwrap(); // wakes it
+        let (told, ended) = mpsc::channel();
+        std::thread::spawn(move || told.send(running.join().is_err()));
+        let failed = ended.recv_timeout(Duration::from_secs(20)).expect("all have ended");
+        assert!(failed, "and the error is told");
+    }
+}
+
+/// Planted: the reactor's time in setup is that of the server's making.
+#[test]
+fn setup_has_the_present_time() {
+    let server = Server::new(reactors(1)).unwrap();
+    let before = Instant::now();
+    let handle = server.handle();
+    server
+        .run(move |reactor| {
+            assert!(reactor.now() >= before);
+            handle.stop();
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn broadcast_and_run_on_reach_their_reactors() {
+    let server = Server::new(reactors(3)).unwrap();
+    let running = server
+        .start(|reactor| {
+            let index = reactor.index();
+            reactor.set_local(index * 100);
+            Ok(())
+        })
+        .unwrap();
+    let handle: Handle = running.handle();
+    let (told, answers) = mpsc::channel();
+    let task = {
+        let told = told.clone();
+        move |reactor: &mut Reactor| {
+            told.send((reactor.index(), *reactor.local::<usize>())).unwrap()
+        }
+    };
+    handle.broadcast(task.clone()).unwrap();
+    let mut got: Vec<_> = (0..3).map(|_| answers.recv().unwrap()).collect();
+    got.sort_unstable();
+    assert_eq!(got, [(0, 0), (1, 100), (2, 200)]);
+    handle.run_on(2, task).unwrap();
+    assert_eq!(answers.recv().unwrap(), (2, 200));
+    handle.stop();
+    running.join().unwrap();
+}
+
+#[test]
+fn stats_add_up() {
+    let serving = Serving::tcp(|_| {
+        each(|cx, what| {
+            match what {
+                What::Open => {
+                    cx.set_timer(Duration::from_secs(3600));
+                }
+                What::Read(data) => {
+                    cx.write(data);
+                    cx.write(&vec![0; 50_000]);
+                    return Ok(data.len());
+                }
+                other => return usual(cx, other),
+            }
+            Ok(0)
+        })
+    });
+    let mut clients: Vec<_> = (0..4).map(|_| serving.connect()).collect();
+    for client in &mut clients {
+        client.write_all(&[1; 100]).unwrap();
+        client.read_exact(&mut [0; 50_100]).unwrap();
+    }
+    serving.ask(|_| ());
+    serving.ask(|_| ()); // a turn has ended between the two
+    let stats = &serving.handle.stats()[0];
+    assert_eq!((stats.accepted, stats.open, stats.timers), (4, 4, 4));
+    assert_eq!((stats.bytes_in, stats.bytes_out), (400, 4 * 50_100));
+    assert_eq!(stats.closed.iter().sum::<u64>(), 0);
+    drop(clients);
+    until("all are closed", || serving.handle.stats()[0].open == 0);
+    let stats = &serving.handle.stats()[0];
+    assert_eq!(stats.closed.iter().sum::<u64>(), 4);
+    until("their timers are gone", || serving.handle.stats()[0].timers == 0);
+}

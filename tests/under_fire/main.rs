@@ -1,0 +1,17 @@
+//! The framework under fire, on real sockets: ends with data pending, floods, storms of signals,
+//! want of descriptors, listeners that come and go, panics, shutdown with data in flight.
+//!
+//! Each test is named after its number in the list of hard cases, and says which fault was
+//! planted in the library to see it fail.
+
+mod accept;
+mod bounds;
+mod bytes;
+mod descriptors;
+mod leaving;
+mod names;
+mod panics;
+mod shutdown;
+mod signals;
+mod support;
+mod threads;
