@@ -1,4 +1,5 @@
 //! Connecting out, on the simulated kernel and on real sockets.
+#![cfg(feature = "sim")]
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};

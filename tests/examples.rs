@@ -1,5 +1,6 @@
 //! The examples as their users meet them: started as programs, asked over sockets, stopped by
 //! signals.
+#![cfg(feature = "http1")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

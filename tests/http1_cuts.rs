@@ -1,5 +1,6 @@
 //! However a connection's bytes are cut into reads, it means the same; and the chunked decoder is
 //! its oracle's equal.
+#![cfg(feature = "http1")]
 
 use proptest::prelude::*;
 use reev::http1::{Head, HeadDecoder, HeaderSlots, Limits};

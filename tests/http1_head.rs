@@ -1,5 +1,6 @@
 //! One table a subject: what RFC 9112 and RFC 9110 accept in a request head, and what each refusal
 //! is.
+#![cfg(feature = "http1")]
 
 use reev::proto::http1::{
     BodyKind, Head, HeadDecoder, HeaderSlots, Limits, Reject, Request, Version,

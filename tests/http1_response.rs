@@ -1,4 +1,5 @@
 //! What answers look like on the wire.
+#![cfg(feature = "http1")]
 
 use reev::proto::http1::{
     DateCache, Fields, Head, HeadDecoder, HeaderError, HeaderSlots, LengthMismatch, Limits, Reject,

@@ -283,6 +283,7 @@ impl SimBackend {
         self.now()
     }
 
+    #[cfg_attr(not(feature = "http1"), allow(dead_code))]
     pub(crate) fn unix_seconds(&self) -> u64 {
         UNIX_SECONDS + self.now() / 1_000_000_000
     }
