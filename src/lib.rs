@@ -50,6 +50,7 @@
 //! - [`Remote`] is a connection as other threads see it, [`Handle`] the server: to stop it, to
 //!   shut it down in good order, to run a closure on each reactor, to read its [`Stats`].
 //! - [`Close`] is why a connection ended, told once, in `on_close`.
+//! - `reev::http1` has an [`EvHandler`] that speaks HTTP/1.1 and calls a service of yours.
 //! - `reev::sim` is one reactor on a simulated kernel, for tests: a seed decides its faults.
 //!
 //! ```no_run
@@ -91,6 +92,7 @@
 //!
 //! # Features
 //!
+//! - `http1` (default): `reev::http1`, HTTP/1.1 for servers: a codec without I/O, and the handler on it.
 //! - `sim` (default): `reev::sim`, which runs handlers on a simulated kernel, without sockets or clocks.
 //!
 //! # Platforms
