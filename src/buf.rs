@@ -124,7 +124,12 @@ impl OutQueue {
         }
     }
 
-    /// All that waits, as one piece.
+    /// Whether a part of a file waits.
+    pub(crate) fn has_file(&self) -> bool {
+        self.chunks.iter().any(Chunk::is_file)
+    }
+
+    /// All that waits, as one piece; no file is among it.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         self.chunks.iter().flat_map(|chunk| chunk.unsent()).copied().collect()
     }

@@ -141,6 +141,10 @@ impl Dispatcher {
         else {
             return;
         };
+        if conn.out.as_ref().is_some_and(|out| out.has_file()) {
+            let error = io::Error::other("a connection cannot be detached while a file waits");
+            return self.core.doom(id, Close::Error(error));
+        }
         let unread = conn.take_tail().bytes().to_vec();
         let unsent = conn.out.take().map_or_else(Vec::new, |out| out.to_vec());
         self.end_handler(id, &Close::Detached);

@@ -235,7 +235,7 @@ impl Core {
     }
 
     /// The scratch buffer, if `len` more bytes for `id` may go there unexamined.
-    #[cfg_attr(not(feature = "http1"), allow(dead_code))]
+    #[cfg(feature = "http1")]
     #[inline]
     pub(crate) fn scratch_room(&mut self, id: ConnId, len: usize) -> Option<&mut Vec<u8>> {
         let fits = id == self.current && self.scratch.len() + len <= self.scratch_limit;
@@ -243,7 +243,7 @@ impl Core {
     }
 
     /// Whether `id` owes so much that nothing should be read for it, or accepts nothing more.
-    #[cfg_attr(not(feature = "http1"), allow(dead_code))]
+    #[cfg(feature = "http1")]
     #[inline]
     pub(crate) fn output_rests(&self, id: ConnId) -> bool {
         let rests = Flags::ABOVE_HIGH | Flags::OUTPUT_SHUT;

@@ -1,5 +1,4 @@
 //! Connecting out, on the simulated kernel and on real sockets.
-#![cfg(feature = "sim")]
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};

@@ -1,6 +1,5 @@
 //! The examples as their users meet them: started as programs, asked over sockets, stopped by
 //! signals.
-#![cfg(feature = "http1")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -159,7 +158,12 @@ fn signals_end_the_examples_cleanly_with_connections_open() {
 
 #[test]
 fn help_names_the_flags_and_their_defaults() {
-    for (name, default) in [("echo", "127.0.0.1:7000"), ("http_plaintext", "127.0.0.1:8080")] {
+    for (name, default) in [
+        ("echo", "127.0.0.1:7000"),
+        ("http_plaintext", "127.0.0.1:8080"),
+        ("static_files", "127.0.0.1:8081"),
+        ("offload", "127.0.0.1:8082"),
+    ] {
         let output = Command::new(example(name)).arg("--help").output().expect("it starts");
         let help = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success());
@@ -339,6 +343,40 @@ fn bad_requests_are_refused_and_the_connection_closed() {
         assert_eq!((answer.status, rest.as_str()), (400, ""), "{request:?}");
         assert_eq!(answer.header("Connection"), Some("close"), "{request:?}");
     }
+}
+
+#[test]
+fn static_files_serves_its_folder_and_nothing_else() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
+    let server = Example::start("static_files", &["--root", root]);
+    let page = ask(&server, "GET /design.md HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(page.header("Content-Type"), Some("text/markdown; charset=utf-8"));
+    assert_eq!(page.body, std::fs::read_to_string(format!("{root}/design.md")).expect("it"));
+    let part = "GET /design.md HTTP/1.1\r\nHost: x\r\nRange: bytes=0-3\r\n\r\n";
+    assert_eq!((ask(&server, part).status, ask(&server, part).body.len()), (206, 4));
+    for path in ["/../Cargo.toml", "/%2e%2e/Cargo.toml", "/..%2fCargo.toml"] {
+        assert_eq!(ask(&server, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).status, 404);
+    }
+    let missing = Command::new(example("static_files")).args(["--root", "/none"]).output();
+    let missing = missing.expect("it starts");
+    assert!(!missing.status.success());
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("/none"));
+}
+
+#[test]
+fn offload_answers_from_its_pool_in_order() {
+    let server = Example::start("offload", &["--threads", "2", "--queue", "8"]);
+    let mut stream = server.connect();
+    let paths = ["/hash/3000000", "/hash/0", "/", "/hash/1", "/none"];
+    for path in paths {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+    }
+    let mut reader = BufReader::new(stream);
+    let answers: Vec<Answer> = paths.iter().map(|_| read_answer(&mut reader, true)).collect();
+    assert_eq!(answers.iter().map(|a| a.status).collect::<Vec<_>>(), [200, 200, 200, 200, 404]);
+    assert_eq!(answers[1].body, "cbf29ce484222325\n");
+    assert_ne!(answers[0].body, answers[3].body);
 }
 
 #[test]

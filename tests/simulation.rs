@@ -3,7 +3,6 @@
 //!
 //! A failure names its seed; `REEV_SEED=n cargo test --test simulation` runs that one alone,
 //! the same to the last event. `REEV_SEEDS=n` runs more of them than the ordinary test does.
-#![cfg(feature = "sim")]
 
 mod common;
 

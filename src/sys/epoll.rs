@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -106,9 +106,11 @@ impl Epoll {
         time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
     }
 
-    #[cfg_attr(not(feature = "http1"), allow(dead_code))]
+    #[cfg(feature = "http1")]
     pub(crate) fn unix_seconds(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
     }
 
     pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
@@ -318,6 +320,7 @@ impl Epoll {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mailbox::Doorbell;
 
     /// Planted: the coarse timeout is cut to milliseconds.
     #[test]
@@ -338,15 +341,9 @@ mod tests {
     #[test]
     fn the_doorbell_wakes_once_for_each_ring() {
         let (mut epoll, waker) = Epoll::new(8).unwrap();
-        #[allow(clippy::infallible_destructuring_match, reason = "not so with the feature sim")]
-        let bell = match &waker {
-            crate::sys::Waker::Eventfd(bell) => bell,
-            #[cfg(feature = "sim")]
-            crate::sys::Waker::Sim(_) => unreachable!("a native poller has an eventfd"),
-        };
         for _ in 0..3 {
-            bell.ring();
-            bell.ring();
+            waker.ring();
+            waker.ring();
             assert_eq!(epoll.wait(Wait::AtMost(Duration::from_secs(30))).unwrap(), 1);
             assert_eq!(epoll.event(0).id, DOORBELL);
             assert_eq!(epoll.wait(Wait::No).unwrap(), 0, "a ring needs no answer");

@@ -154,7 +154,7 @@ impl Backend {
     }
 
     /// Seconds since 1970: the wall clock, which may jump. For dates that people read.
-    #[cfg_attr(not(feature = "http1"), allow(dead_code))]
+    #[cfg(feature = "http1")]
     pub(crate) fn unix_seconds(&self) -> u64 {
         forward!(self.unix_seconds())
     }

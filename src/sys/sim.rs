@@ -22,6 +22,7 @@ use crate::core::nanos;
 use crate::handler::ConnId;
 
 /// The simulated wall clock's start: Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110.
+#[cfg(feature = "http1")]
 const UNIX_SECONDS: u64 = 784_111_777;
 
 /// Bytes of a file that one simulated `sendfile` looks at.
@@ -283,7 +284,7 @@ impl SimBackend {
         self.now()
     }
 
-    #[cfg_attr(not(feature = "http1"), allow(dead_code))]
+    #[cfg(feature = "http1")]
     pub(crate) fn unix_seconds(&self) -> u64 {
         UNIX_SECONDS + self.now() / 1_000_000_000
     }

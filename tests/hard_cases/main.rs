@@ -1,6 +1,5 @@
 //! The hard cases of event loops, each named after its number. Each test was seen to fail on a
 //! build with the fault planted that its comment names.
-#![cfg(feature = "sim")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,9 +1,48 @@
-//! HTTP/1.1, sans-IO: bytes and time in, requests and bytes out. No socket, no clock, no allocation
-//! for a request of at most [`HEADERS_INLINE`] header fields.
+//! An HTTP/1.1 server: a [`Service`] answers requests, [`serve`] and [`Http1`] put it on a listener.
 //!
-//! A connection is driven like this:
+//! ```no_run
+//! use reev::http1::{Fields, Request, Response, Service, Status};
+//!
+//! struct Hello;
+//!
+//! impl Service for Hello {
+//!     fn on_request(&mut self, req: &Request<'_>, res: &mut Response<'_>) {
+//!         res.send(Status::OK, Fields::NONE, req.path().as_bytes());
+//!     }
+//! }
+//!
+//! reev::http1::serve("127.0.0.1:8080", |_peer| Hello)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! A body may be streamed ([`Service::on_head`]), an answer too ([`Response::stream`]), and it may
+//! come later from another thread ([`Response::later`]):
+//!
+//! ```
+//! use reev::http1::{Answer, Request, Response, Service};
+//!
+//! struct Slow;
+//!
+//! impl Service for Slow {
+//!     fn on_request(&mut self, _req: &Request<'_>, res: &mut Response<'_>) {
+//!         let responder = res.later();
+//!         std::thread::spawn(move || {
+//!             let answer = Answer::text("worked out elsewhere");
+//!             if responder.respond(answer).is_err() {
+//!                 // the client has gone
+//!             }
+//!         });
+//!     }
+//! }
+//! ```
+//!
+//! # The codec
+//!
+//! Beneath is a codec without I/O: bytes and time in, requests and bytes out. No socket, no clock,
+//! no allocation for a request of at most [`HEADERS_INLINE`] header fields. A connection is driven
+//! like this:
 //! 1. [`HeadDecoder::decode`] on the unread bytes, until it answers [`Head::Complete`];
-//! 2. [`BodyDecoder`] from [`Request::body`] on what follows, until [`Step::End`];
+//! 2. [`BodyDecoder`] from [`Request::body_kind`] on what follows, until [`Step::End`];
 //! 3. [`ResponseHead::start`] with [`Request::reply`], then on with the next request if
 //!    [`Reply::keep_alive`].
 //!
