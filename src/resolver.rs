@@ -3,11 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use crate::endpoint::Endpoint;
-use crate::sync::lock;
 
 /// Threads of the process that ask the system's resolver, which blocks.
 const THREADS: usize = 4;
@@ -50,7 +49,7 @@ fn start() -> Option<SyncSender<Question>> {
 
 fn answer_all(questions: &Mutex<Receiver<Question>>) {
     loop {
-        let question = lock(questions).recv();
+        let question = questions.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((endpoint, answer)) = question else {
             return;
         };
