@@ -45,10 +45,12 @@
 //! - [`Endpoint`] is an address as text, of TCP or a Unix socket; [`Addr`] one as the system
 //!   tells it. [`ListenOptions`] are a listener's options, its [`Placement`] among them.
 //! - [`Ctx`] is a connection and its reactor inside a callback: output, timers, other
-//!   connections by [`ConnId`], state that a thread's handlers share ([`Ctx::local`]).
+//!   connections by [`ConnId`], new ones ([`Ctx::connect`]), other descriptors
+//!   ([`Ctx::add_source`]), state that a thread's handlers share ([`Ctx::local`]).
 //! - [`Remote`] is a connection as other threads see it, [`Handle`] the server: to stop it, to
 //!   shut it down in good order, to run a closure on each reactor, to read its [`Stats`].
 //! - [`Close`] is why a connection ended, told once, in `on_close`.
+//! - `reev::http1` has an [`EvHandler`] that speaks HTTP/1.1 and calls a service of yours.
 //! - `reev::sim` is one reactor on a simulated kernel, for tests: a seed decides its faults.
 //!
 //! ```no_run
@@ -90,6 +92,7 @@
 //!
 //! # Features
 //!
+//! - `http1` (default): `reev::http1`, HTTP/1.1 for servers: a codec without I/O, and the handler on it.
 //! - `sim` (default): `reev::sim`, which runs handlers on a simulated kernel, without sockets or clocks.
 //!
 //! # Platforms

@@ -108,4 +108,16 @@ mod tests {
         drop(sim); // which the reports would wait for
         assert_eq!(shutdown.wait(), 0);
     }
+
+    #[test]
+    fn a_handler_that_mail_opens_after_the_shutdown_began_is_told() {
+        let mut sim = Simulation::new(1);
+        let told = Rc::new(Cell::new(0));
+        let id = sim.reactor().add(Told(told.clone()));
+        let remote = sim.reactor().conn(id).map(|mut cx| cx.remote()).expect("it was just added");
+        sim.handle().shutdown(Duration::from_secs(10));
+        remote.notify(1).expect("the mailbox has room");
+        sim.settle();
+        assert_eq!(told.get(), 1);
+    }
 }
