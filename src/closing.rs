@@ -1,13 +1,13 @@
 //! How connections end: flushed, lingering, reset, handed out.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
 use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
 use crate::core::{DetachFn, Detached};
 use crate::dispatch::Dispatcher;
 use crate::handler::ConnId;
+use crate::isolate::{drop_isolated, isolated};
 use crate::sync::Ordering;
 use crate::sys::{Interest, Socket};
 use crate::timer::Purpose;
@@ -139,11 +139,12 @@ impl Dispatcher {
     pub(crate) fn hand_out(&mut self, id: ConnId, then: DetachFn) {
         let Some(conn) = self.core.conns.get_mut(id.0).filter(|c| !c.flags.any(Flags::ENDING))
         else {
-            return;
+            return drop_isolated(then);
         };
         if conn.out.as_ref().is_some_and(|out| out.has_file()) {
             let error = io::Error::other("a connection cannot be detached while a file waits");
-            return self.core.doom(id, Close::Error(error));
+            self.core.doom(id, Close::Error(error));
+            return drop_isolated(then);
         }
         let unread = conn.take_tail().bytes().to_vec();
         let unsent = conn.out.take().map_or_else(Vec::new, |out| out.to_vec());
@@ -158,11 +159,10 @@ impl Dispatcher {
         }
         let socket = self.backend.take(id.index());
         self.count_end(&conn);
-        if let Some(Socket::Fd(socket)) = socket {
-            let call = AssertUnwindSafe(|| then(Detached { socket, unread, unsent }));
-            if catch_unwind(call).is_err() {
-                log::error!("what took the detached {id:?} panicked");
-            }
+        if let Some(Socket::Fd(socket)) = socket
+            && let Err(message) = isolated(|| then(Detached { socket, unread, unsent }))
+        {
+            log::error!("what took the detached {id:?} panicked: {message}");
         }
     }
 }

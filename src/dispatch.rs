@@ -4,10 +4,8 @@
 //! the core. A callback sees the core and the backend through [`Ctx`]; no handler can reach
 //! another's memory, so nothing is ever called inside a callback.
 
-use std::any::Any;
 use std::io;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
 use crate::config::{FLUSHES_PER_TURN, SENDFILE_MAX};
@@ -16,6 +14,7 @@ use crate::connector::Connector;
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
 use crate::handler::{ConnId, EvHandler};
+use crate::isolate::{drop_isolated, isolated};
 use crate::slab;
 use crate::sys::{Backend, Interest};
 use crate::timer::Purpose;
@@ -71,7 +70,7 @@ impl Dispatcher {
         let handler = self.handlers.get_mut(id.index())?.as_deref_mut()?;
         self.core.begin(id);
         let mut cx = Ctx { core: &mut self.core, net: &mut self.backend, id };
-        let result = catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx)));
+        let result = isolated(|| callback(handler, &mut cx));
         let ended = self.backend.coarse_now();
         if ended.saturating_sub(self.watched) > self.slow_callback {
             log_slow(name_of(handler), id, ended - self.watched);
@@ -83,9 +82,9 @@ impl Dispatcher {
                 self.core.doom(id, Close::Error(error));
                 None
             }
-            Err(payload) => {
+            Err(message) => {
                 let name = name_of(handler);
-                self.panicked(id, name, payload);
+                self.panicked(id, name, message);
                 None
             }
         }
@@ -97,8 +96,7 @@ impl Dispatcher {
     }
 
     #[cold]
-    fn panicked(&mut self, id: ConnId, name: &str, payload: Box<dyn Any + Send>) {
-        let message = panic_message(payload);
+    fn panicked(&mut self, id: ConnId, name: &str, message: String) {
         log::error!("{name} panicked on {id:?}: {message}");
         self.core.doom(id, Close::Panic(message));
     }
@@ -428,22 +426,5 @@ fn log_slow(name: &str, id: ConnId, took: u64) {
 
 /// A handler's name, which is the handler's own code too.
 fn name_of(handler: &dyn EvHandler) -> &'static str {
-    catch_unwind(AssertUnwindSafe(|| handler.name())).unwrap_or("a handler whose name panics")
-}
-
-/// Drops a handler whose destructor may panic.
-fn drop_isolated(handler: Option<Box<dyn EvHandler>>) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
-        log::error!("a handler's destructor panicked: {}", panic_message(payload));
-    }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
-    match payload.downcast::<String>() {
-        Ok(message) => *message,
-        Err(payload) => {
-            payload.downcast_ref::<&str>().map_or("(no message)", |text| text).to_owned()
-        }
-    }
+    isolated(|| handler.name()).unwrap_or("a handler whose name panics")
 }

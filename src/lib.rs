@@ -116,6 +116,7 @@ mod group;
 mod handle;
 mod handler;
 mod input;
+mod isolate;
 mod mail;
 mod mailbox;
 mod pin;

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +15,10 @@ use crate::conn::{Flags, Kind};
 use crate::connector::{ConnectOptions, Target};
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
-use crate::dispatch::{Dispatcher, panic_message};
+use crate::dispatch::Dispatcher;
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
+use crate::isolate::isolated;
 use crate::mail::{Mail, ReactorShared};
 use crate::shutdown::ShuttingDown;
 use crate::source::Readiness;
@@ -185,8 +185,7 @@ impl Reactor {
             Mail::Close(id) => core.close(id),
             Mail::Abort(id) => core.doom(id, Close::Aborted),
             Mail::Task(task) => {
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(self))) {
-                    let message = panic_message(payload);
+                if let Err(message) = isolated(|| task(self)) {
                     log::error!("reactor {}: a task panicked: {message}", self.index());
                 }
                 self.dispatcher.settle();

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -11,11 +10,11 @@ use std::thread::{self, JoinHandle};
 use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
 use crate::config::{Config, ListenOptions};
-use crate::dispatch::panic_message;
 use crate::endpoint::Endpoint;
 use crate::group::{Group, Spread};
 use crate::handle::Handle;
 use crate::handler::EvHandler;
+use crate::isolate::{drop_isolated, isolated};
 use crate::mail::ReactorShared;
 use crate::mailbox::Mailbox;
 use crate::pin;
@@ -250,9 +249,8 @@ impl Server {
 
 /// Runs `setup`; a panic in it is an error like another.
 fn set_up(reactor: &mut Reactor, setup: impl Fn(&mut Reactor) -> io::Result<()>) -> io::Result<()> {
-    catch_unwind(AssertUnwindSafe(|| setup(reactor))).unwrap_or_else(|payload| {
-        Err(io::Error::other(format!("setup panicked: {}", panic_message(payload))))
-    })
+    isolated(|| setup(reactor))
+        .unwrap_or_else(|message| Err(io::Error::other(format!("setup panicked: {message}"))))
 }
 
 impl fmt::Debug for Server {
