@@ -122,7 +122,7 @@ pub(crate) const FILE_WEIGHT: usize = 64 << 10;
 pub(crate) const SENDFILE_MAX: u64 = 1 << 20;
 /// Slices in one `sendmsg`.
 pub(crate) const IOVECS_MAX: usize = 32;
-/// Times one queue is flushed in a turn; a peer as fast as we are must not starve the others.
+/// System calls to flush one queue at a time; a peer as fast as we are must not starve the others.
 pub(crate) const FLUSHES_PER_TURN: usize = 16;
 
 const READ_BUFFER: usize = 64 << 10;

@@ -104,7 +104,7 @@ impl Ctx<'_> {
     /// `UnexpectedEof`: what was promised cannot be sent. A file that is not in the system's
     /// cache is read from its disk meanwhile, and the reactor waits for that.
     pub fn send_file(&mut self, file: File, part: Range<u64>) {
-        self.core.send_file(self.id, file, part);
+        self.core.send_file(self.net, self.id, file, part);
     }
 
     /// The output as [`io::Write`] and [`fmt::Write`], for `write!` and serializers. Never

@@ -5,10 +5,8 @@
 //! another's memory, so nothing is ever called inside a callback.
 
 use std::io;
-use std::ops::Range;
 
 use crate::close::Close;
-use crate::config::{FLUSHES_PER_TURN, SENDFILE_MAX};
 use crate::conn::{Flags, Kind};
 use crate::connector::Connector;
 use crate::core::{Core, nanos};
@@ -217,7 +215,7 @@ impl Dispatcher {
         if id == self.core.current && !self.core.scratch.is_empty() {
             self.send_scratch(id);
         } else if conn.out.is_some() {
-            self.flush(id);
+            self.core.flush(&mut self.backend, id);
         }
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return;
@@ -237,7 +235,7 @@ impl Dispatcher {
         };
         if conn.out.is_some() {
             core.spill_scratch();
-            return self.flush(id);
+            return self.core.flush(&mut self.backend, id);
         }
         match self.backend.send(id.index(), &core.scratch) {
             Ok(sent) => {
@@ -255,101 +253,6 @@ impl Dispatcher {
             Err(error) => conn.fail_output(error),
         }
         core.scratch.clear();
-    }
-
-    /// Sends queued output until the kernel takes no more, all is gone, or it has had its share
-    /// of the turn.
-    fn flush(&mut self, id: ConnId) {
-        for _ in 0..FLUSHES_PER_TURN {
-            let Some(conn) = self.core.conns.get_mut(id.0) else {
-                return;
-            };
-            if conn.flags.any(Flags::BLOCKED) {
-                return;
-            }
-            let Some(out) = conn.out.as_deref_mut() else {
-                return;
-            };
-            let slices = out.slices();
-            if slices.is_empty() {
-                drop(slices);
-                if self.flush_file(id) {
-                    continue;
-                }
-                return;
-            }
-            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-            match self.backend.send_vectored(id.index(), &slices) {
-                Ok(sent) => {
-                    drop(slices);
-                    out.advance(sent);
-                    self.core.shared.counters.bytes_out.add(sent as u64);
-                    if out.is_empty() {
-                        conn.out = None;
-                    } else if sent < offered {
-                        conn.flags.insert(Flags::BLOCKED);
-                    }
-                    conn.sent(sent, self.core.now_ms);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    drop(slices);
-                    conn.flags.insert(Flags::BLOCKED);
-                }
-                Err(error) => {
-                    drop(slices);
-                    return conn.fail_output(error);
-                }
-            }
-        }
-    }
-
-    /// Sends some of the file that is next. False if nothing more is to be sent now.
-    fn flush_file(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return false;
-        };
-        let Some(out) = conn.out.as_deref_mut() else {
-            return false;
-        };
-        let Some((file, Range { start, end })) = out.file() else {
-            return true;
-        };
-        let left = end - start;
-        let offered = left.min(SENDFILE_MAX);
-        match self.backend.send_file(id.index(), file, start, offered) {
-            Ok(0) => {
-                // Its length may be promised already, so the peer must not take this for the end.
-                let message = format!("a file that is being sent ends {left} bytes too early");
-                let error = io::Error::new(io::ErrorKind::UnexpectedEof, message);
-                self.core.doom(id, Close::Error(error));
-                false
-            }
-            Ok(sent) => {
-                out.advance_file(sent as u64);
-                self.core.shared.counters.bytes_out.add(sent as u64);
-                if out.is_empty() {
-                    conn.out = None;
-                } else if (sent as u64) < offered {
-                    conn.flags.insert(Flags::BLOCKED);
-                }
-                conn.sent(sent, self.core.now_ms);
-                true
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                conn.flags.insert(Flags::BLOCKED);
-                false
-            }
-            Err(error) => {
-                match error.kind() {
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                        conn.fail_output(error);
-                    }
-                    // It may be the file's, and then nobody else would end the connection.
-                    _ => self.core.doom(id, Close::Io(error)),
-                }
-                false
-            }
-        }
     }
 
     /// All that is not the ordinary case: marks, closing, failed output, changed interest.

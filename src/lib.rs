@@ -119,6 +119,7 @@ mod input;
 mod isolate;
 mod mail;
 mod mailbox;
+mod output;
 mod pin;
 mod placement;
 pub mod proto;

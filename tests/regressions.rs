@@ -40,6 +40,78 @@ fn a_panic_s_payload_that_panics_costs_nothing_else() {
     other.read_exact(&mut answer).expect("the reactor lives");
 }
 
+/// Mail of one turn that is more than the maximum is no proof of a slow peer.
+#[test]
+fn mail_in_plenty_to_a_fast_reader_is_not_slow() {
+    let limits =
+        Config { output_low: 1000, output_high: 4000, output_max: 16_000, ..Config::default() };
+    let mut sim =
+        Simulation::with(1, Faults { send_buffer_max: 1 << 30, ..Default::default() }, limits);
+    let log = Log::default();
+    let remote: Rc<RefCell<Option<Remote>>> = Rc::default();
+    let listener = {
+        let (log, remote) = (log.clone(), remote.clone());
+        sim.listen(move |_| {
+            let remote = remote.clone();
+            log.each("it", move |cx, what| {
+                *remote.borrow_mut() = Some(cx.remote());
+                usual(cx, what)
+            })
+        })
+    };
+    let peer = sim.connect(listener);
+    sim.settle();
+    let remote = remote.borrow().clone().unwrap();
+    for _ in 0..100 {
+        remote.write(vec![1; 1000]).unwrap();
+    }
+    sim.settle();
+    assert_eq!(log.of("it"), ["open"]);
+    assert_eq!(peer.receive().len(), 100_000);
+}
+
+/// Another's callback that writes more than the maximum, to a peer that takes it.
+#[test]
+fn plenty_from_another_callback_to_a_fast_reader_is_not_slow() {
+    let limits =
+        Config { output_low: 1000, output_high: 4000, output_max: 16_000, ..Config::default() };
+    let mut sim =
+        Simulation::with(1, Faults { send_buffer_max: 1 << 30, ..Default::default() }, limits);
+    let log = Log::default();
+    let target: Rc<Cell<ConnId>> = Rc::new(Cell::new(ConnId::NONE));
+    let listener = {
+        let (log, target) = (log.clone(), target.clone());
+        sim.listen(move |_| {
+            let target = target.clone();
+            log.each("it", move |cx, what| {
+                if let What::Open = what {
+                    target.set(cx.id());
+                }
+                usual(cx, what)
+            })
+        })
+    };
+    let source = sim.listen(move |_| {
+        let target = target.clone();
+        each(move |cx, what| {
+            if let What::Read(_) = what {
+                for _ in 0..100 {
+                    cx.conn(target.get()).unwrap().write(&[1; 1000]);
+                }
+            }
+            usual(cx, what)
+        })
+    });
+    let peer = sim.connect(listener);
+    sim.settle();
+    let other = sim.connect(source);
+    sim.settle();
+    other.send(b"go");
+    sim.settle();
+    assert_eq!(log.of("it"), ["open"]);
+    assert_eq!(peer.receive().len(), 100_000);
+}
+
 /// `on_drain` says that output is at or below the low mark; if it has risen above the high one
 /// close(2) waits with SO_LINGER even on a non-blocking socket: a reactor stood still for three
 /// A second server on the same port is refused, though both would share it by SO_REUSEPORT;
