@@ -79,6 +79,8 @@ impl Flags {
     pub(crate) const BLOCKED: Flags = Flags(1 << 16);
     /// `on_open` is due.
     pub(crate) const OPEN_DUE: Flags = Flags(1 << 17);
+    /// The peer's FIN was told to the handler before this one, and is to be told again.
+    pub(crate) const EOF_DUE: Flags = Flags(1 << 18);
 
     /// No more output is accepted.
     pub(crate) const OUTPUT_SHUT: Flags =
@@ -262,6 +264,11 @@ impl Conn {
 
     pub(crate) fn take_remote(&mut self) -> Option<Arc<RemoteState>> {
         self.extra.as_mut()?.remote.take()
+    }
+
+    /// The error of a failed send, unless it is of this kind.
+    pub(crate) fn take_send_error_but(&mut self, kind: io::ErrorKind) -> Option<io::Error> {
+        self.extra.as_mut()?.send_error.take_if(|error| error.kind() != kind)
     }
 
     pub(crate) fn take_send_error(&mut self) -> Option<io::Error> {

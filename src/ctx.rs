@@ -192,7 +192,8 @@ impl Ctx<'_> {
 
     /// Puts another handler in this one's place when the callback has returned: a protocol
     /// upgrade. The old one gets `on_close` with [`Close::Replaced`](crate::Close::Replaced),
-    /// the new one `on_open` and then the bytes left untaken.
+    /// the new one `on_open` and then the bytes left untaken, or `on_eof` if the peer's FIN was
+    /// read already.
     pub fn replace(&mut self, handler: impl EvHandler) {
         self.core.replace(self.id, Box::new(handler));
     }

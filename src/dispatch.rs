@@ -192,7 +192,12 @@ impl Dispatcher {
         self.put_handler(id, handler);
         self.open_current(id);
         self.settle_current();
-        if self.core.conns.get(id.0).is_some_and(|conn| conn.tail_len() > 0) {
+        let Some(conn) = self.core.conns.get(id.0) else {
+            return;
+        };
+        if conn.flags.any(Flags::PEER_EOF) {
+            self.core.defer(id, Flags::EOF_DUE);
+        } else if conn.tail_len() > 0 {
             self.core.defer(id, Flags::OFFER_DUE);
         }
     }

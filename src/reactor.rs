@@ -261,15 +261,19 @@ impl Reactor {
             conn.flags.remove(Flags::DEFERRED);
             let drained = conn.flags.take(Flags::DRAIN_DUE);
             let offer = conn.flags.take(Flags::OFFER_DUE);
+            let eof = conn.flags.take(Flags::EOF_DUE);
             if conn.flags.take(Flags::OPEN_DUE) && !conn.flags.any(Flags::ENDING) {
                 self.dispatcher.open(id);
             }
-            if drained && self.may_call(id, Flags::ENDING) {
+            if drained && self.may_call(id, Flags::ABOVE_HIGH | Flags::ENDING) {
                 self.dispatcher.call(id, |handler, cx| handler.on_drain(cx));
                 self.dispatcher.settle();
             }
-            if offer && self.may_call(id, Flags::PAUSED | Flags::ABOVE_HIGH | Flags::ENDING) {
+            if offer && self.may_call(id, Flags::READ_RESTS) {
                 self.offer_tail(id);
+            }
+            if eof && self.may_call(id, Flags::ENDING) {
+                self.peer_finished(id);
             }
         }
     }

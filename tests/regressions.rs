@@ -16,7 +16,118 @@ use reev::{
 };
 
 /// The bytes that a paused handler left are offered again when it resumes, though the peer's FIN
+/// is told in the same batch of events.
+#[test]
+fn a_tail_is_offered_before_the_fin_that_comes_with_the_resumption() {
+    let mut sim = Simulation::new(1);
+    let log = Log::default();
+    let first: Rc<Cell<ConnId>> = Rc::new(Cell::new(ConnId::NONE));
+    let waits = Rc::new(Cell::new(true));
+    let waker = {
+        let (first, waits) = (first.clone(), waits.clone());
+        sim.listen(move |_| {
+            let (first, waits) = (first.clone(), waits.clone());
+            each(move |cx, what| {
+                if let What::Read(_) = what {
+                    waits.set(false);
+                    cx.conn(first.get()).unwrap().resume_reads();
+                }
+                usual(cx, what)
+            })
+        })
+    };
+    let sleeper = {
+        let log = log.clone();
+        let first = first.clone();
+        sim.listen(move |_| {
+            let (first, waits) = (first.clone(), waits.clone());
+            log.each("sleeper", move |cx, what| {
+                if let What::Open = what {
+                    first.set(cx.id());
+                }
+                if let (What::Read(_), true) = (&what, waits.get()) {
+                    cx.pause_reads();
+                    return Ok(0);
+                }
+                usual(cx, what)
+            })
+        })
+    };
+    let a = sim.connect(waker);
+    sim.settle();
+    let b = sim.connect(sleeper);
+    sim.settle();
+    b.send(b"kept");
+    sim.settle();
+    a.send(b"x");
+    b.finish();
+    sim.settle();
+    assert_eq!(log.of("sleeper"), ["open", "read 4", "read 4", "eof", "close peer"]);
+}
+
 /// A send that met the reset takes the error from the socket, so that the next read looks like a
+/// FIN: what was torn is not to be told as whole.
+#[test]
+fn a_reset_that_a_send_met_is_no_eof() {
+    let mut sim = Simulation::new(1);
+    let log = Log::default();
+    let listener = {
+        let log = log.clone();
+        sim.listen(move |_| {
+            log.each("it", move |cx, what| {
+                if let What::Read(_) = what {
+                    cx.write(b"answer");
+                }
+                usual(cx, what)
+            })
+        })
+    };
+    let peer = sim.connect(listener);
+    sim.settle();
+    peer.send(b"half of a");
+    peer.reset();
+    sim.settle();
+    assert_eq!(log.of("it"), ["open", "read 9", "close io"]);
+}
+
+/// As above, on a real socket.
+#[test]
+fn a_reset_that_a_send_met_is_no_eof_on_tcp() {
+    let (told, tells) = mpsc::channel::<String>();
+    let serving = Serving::tcp(move |_| {
+        let told = told.clone();
+        each(move |cx, what| {
+            match &what {
+                What::Read(_) => cx.write(b"answer"),
+                What::Eof => told.send("eof".into()).unwrap(),
+                What::Close(why) => told.send(why.kind().into()).unwrap(),
+                _ => {}
+            }
+            usual(cx, what)
+        })
+    });
+    let mut client = serving.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0; 6]).unwrap();
+    let go = serving.stall();
+    client.write_all(b"half of a").unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    std::thread::sleep(Duration::from_millis(20));
+    drop(go);
+    assert_eq!(tells.recv_timeout(Duration::from_secs(5)).unwrap(), "io");
+}
+
+struct Bomb;
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("the payload's destructor");
+        }
+    }
+}
+
 /// The payload of a panic may itself panic when it is dropped.
 #[test]
 fn a_panic_s_payload_that_panics_costs_nothing_else() {
@@ -113,6 +224,75 @@ fn plenty_from_another_callback_to_a_fast_reader_is_not_slow() {
 }
 
 /// `on_drain` says that output is at or below the low mark; if it has risen above the high one
+/// again before the call, the call waits for the next crossing.
+#[test]
+fn on_drain_finds_the_output_drained() {
+    let limits =
+        Config { output_low: 1000, output_high: 4000, output_max: 1 << 20, ..Config::default() };
+    let mut sim = Simulation::with(1, Faults { send_buffer_max: 1, ..Default::default() }, limits);
+    let pending: Rc<RefCell<Vec<usize>>> = Rc::default();
+    let remote: Rc<RefCell<Option<Remote>>> = Rc::default();
+    let listener = {
+        let (pending, remote) = (pending.clone(), remote.clone());
+        sim.listen(move |_| {
+            let (pending, remote) = (pending.clone(), remote.clone());
+            each(move |cx, what| {
+                match what {
+                    What::Open => {
+                        *remote.borrow_mut() = Some(cx.remote());
+                        cx.write(&[1; 4100]);
+                    }
+                    What::Drain => pending.borrow_mut().push(cx.pending_output()),
+                    _ => {}
+                }
+                usual(cx, what)
+            })
+        })
+    };
+    let peer = sim.connect(listener);
+    sim.settle();
+    let remote = remote.borrow().clone().unwrap();
+    // One byte a turn; the low mark is crossed in a turn whose mail crosses the high one.
+    for _ in 0..3200 {
+        peer.receive();
+        sim.turn();
+        if remote.pending_output() == 1001 {
+            remote.write(vec![1; 8000]).unwrap();
+        }
+    }
+    for _ in 0..20_000 {
+        peer.receive();
+        sim.turn();
+    }
+    let pending = pending.borrow();
+    assert!(pending.len() <= 2 && pending.iter().all(|&pending| pending <= 1000), "{pending:?}");
+}
+
+/// A handler that takes over after the FIN is told of it.
+#[test]
+fn a_handler_that_takes_over_after_the_fin_is_told() {
+    let mut sim = Simulation::new(1);
+    let log = Log::default();
+    let listener = {
+        let log = log.clone();
+        sim.listen(move |_| {
+            let second = log.clone();
+            log.each("first", move |cx, what| match what {
+                What::Eof => {
+                    cx.replace(second.each("second", usual));
+                    Ok(0)
+                }
+                what => usual(cx, what),
+            })
+        })
+    };
+    let peer = sim.connect(listener);
+    sim.settle();
+    peer.finish();
+    sim.settle();
+    assert_eq!(log.of("second"), ["open", "eof", "close peer"]);
+}
+
 /// close(2) waits with SO_LINGER even on a non-blocking socket: a reactor stood still for three
 /// A second server on the same port is refused, though both would share it by SO_REUSEPORT;
 /// What is dropped instead of being called may panic in its destructor.
