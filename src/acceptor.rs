@@ -450,6 +450,7 @@ impl Reactor {
             listening.socket = None;
             let group = listening.group.clone();
             let id = self.acceptor(index).map_or(ConnId::NONE, |acceptor| acceptor.id);
+            group.take_no_part(reactor);
             group.leave(reactor, |_| self.dispatcher.release(id, false));
         }
     }

@@ -223,6 +223,81 @@ fn plenty_from_another_callback_to_a_fast_reader_is_not_slow() {
     assert_eq!(peer.receive().len(), 100_000);
 }
 
+/// What a reactor that ends alone holds of a listener's limit is given back to the others.
+#[test]
+fn a_reactor_that_ends_alone_gives_its_connections_back() {
+    let mut server = Server::new(Config { reactors: 2, pin: false, ..Config::default() }).unwrap();
+    let options =
+        ListenOptions { max_connections: Some(1), reuse_port: false, ..Default::default() };
+    let listener = server.listen_with("127.0.0.1:0", &options).unwrap();
+    let addr = server.local_addr(listener).socket_addr().unwrap();
+    let running = server
+        .start(move |reactor| {
+            reactor.accept(listener, |_| {
+                each(|cx, what| {
+                    if let What::Read(_) = what {
+                        let index = cx.reactor_index() as u8;
+                        cx.write(&[index]);
+                    }
+                    usual(cx, what)
+                })
+            })
+        })
+        .unwrap();
+    let ask = || -> io::Result<u8> {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        stream.write_all(b"?")?;
+        let mut index = [0];
+        stream.read_exact(&mut index)?;
+        std::mem::forget(stream);
+        Ok(index[0])
+    };
+    let first = ask().unwrap();
+    running.handle().run_on(first.into(), |reactor| reactor.stop()).unwrap();
+    let second = ask();
+    running.handle().stop();
+    running.join().unwrap();
+    assert_eq!(second.expect("the other reactor accepts"), 1 - first);
+}
+
+/// Where connections are handed over, one that has ended alone is no longer asked.
+#[test]
+fn a_reactor_that_ended_alone_gets_no_share() {
+    let mut server = Server::new(Config { reactors: 3, pin: false, ..Config::default() }).unwrap();
+    let options = ListenOptions { placement: Placement::LeastConnections, ..Default::default() };
+    let listener = server.listen_with("127.0.0.1:0", &options).unwrap();
+    let addr = server.local_addr(listener).socket_addr().unwrap();
+    let running = server
+        .start(move |reactor| {
+            reactor.accept(listener, |_| {
+                each(|cx, what| {
+                    if let What::Read(_) = what {
+                        let index = cx.reactor_index() as u8;
+                        cx.write(&[index]);
+                    }
+                    usual(cx, what)
+                })
+            })
+        })
+        .unwrap();
+    running.handle().run_on(2, |reactor| reactor.stop()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let mut open = Vec::new();
+    let mut spread = [0; 3];
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.write_all(b"?").unwrap();
+        let mut index = [0];
+        stream.read_exact(&mut index).unwrap();
+        spread[usize::from(index[0])] += 1;
+        open.push(stream);
+    }
+    running.handle().stop();
+    running.join().unwrap();
+    assert_eq!(spread, [5, 5, 0]);
+}
+
 /// `on_drain` says that output is at or below the low mark; if it has risen above the high one
 /// again before the call, the call waits for the next crossing.
 #[test]
@@ -323,4 +398,14 @@ fn what_is_dropped_uncalled_may_panic() {
     sim.handle().run_on(0, move |_| drop(bomb)).unwrap();
     assert!(!sim.turn());
     assert_eq!(log.of("it").iter().filter(|line| line.starts_with("close")).count(), 2);
+}
+
+/// Nobody waits for the shutdown of a server that never ran.
+#[test]
+fn the_shutdown_of_a_server_that_never_ran_is_over() {
+    let server = Server::new(config()).unwrap();
+    let handle = server.handle();
+    let shutdown = handle.shutdown(None);
+    drop(server);
+    assert_eq!(shutdown.wait(), 0);
 }
