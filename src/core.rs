@@ -21,7 +21,7 @@ use crate::handler::{ConnId, EvHandler};
 use crate::mail::ReactorShared;
 use crate::remote::{Remote, RemoteState};
 use crate::slab::Slab;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::Ordering;
 use crate::sys::Backend;
 use crate::timer::{Purpose, TimerId, Timers};
 
@@ -365,15 +365,7 @@ impl Core {
 
     pub(crate) fn remote(&mut self, id: ConnId) -> Remote {
         let shared = self.shared.clone();
-        let fresh = |open| {
-            Arc::new(RemoteState {
-                id,
-                shared,
-                open: AtomicBool::new(open),
-                mailed: AtomicUsize::new(0),
-                queued: AtomicUsize::new(0),
-            })
-        };
+        let fresh = |open| Arc::new(RemoteState::new(id, shared, open));
         let state = match self.conns.get_mut(id.0) {
             Some(conn) if !conn.flags.any(Flags::DOOMED | Flags::LINGERING) => {
                 conn.extra_mut().remote.get_or_insert_with(|| fresh(true)).clone()

@@ -298,6 +298,34 @@ fn a_reactor_that_ended_alone_gets_no_share() {
     assert_eq!(spread, [5, 5, 0]);
 }
 
+/// What even a full mailbox accepts is bounded otherwise: once for each connection.
+#[test]
+fn closing_again_and_again_fills_no_mailbox() {
+    let mut sim = Simulation::new(1);
+    let remote: Rc<RefCell<Option<Remote>>> = Rc::default();
+    let listener = {
+        let remote = remote.clone();
+        sim.listen(move |_| {
+            let remote = remote.clone();
+            each(move |cx, what| {
+                *remote.borrow_mut() = Some(cx.remote());
+                usual(cx, what)
+            })
+        })
+    };
+    let _peer = sim.connect(listener);
+    sim.settle();
+    let remote = remote.borrow().clone().unwrap();
+    let before = sim.handle().stats()[0].mail;
+    for _ in 0..1000 {
+        remote.close().unwrap();
+        remote.clone().abort().unwrap();
+    }
+    sim.settle();
+    assert!(sim.handle().stats()[0].mail - before <= 2);
+    assert!(!remote.is_open());
+}
+
 /// `on_drain` says that output is at or below the low mark; if it has risen above the high one
 /// again before the call, the call waits for the next crossing.
 #[test]
