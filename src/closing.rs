@@ -12,6 +12,9 @@ use crate::sync::Ordering;
 use crate::sys::{Interest, Socket};
 use crate::timer::Purpose;
 
+/// A last callback that connects to another server is answered, and may try a third.
+const STOP_PASSES: usize = 4;
+
 impl Dispatcher {
     /// The output of a closing connection is flushed: send the FIN, and linger if the peer may
     /// still be sending, so that no reset destroys what it has not read.
@@ -111,8 +114,17 @@ impl Dispatcher {
         }
     }
 
-    /// Ends everything, as the reactor stops.
+    /// Ends everything, as the reactor stops; also what last callbacks ask for, but not what
+    /// asks for more without end.
     pub(crate) fn stop_all(&mut self) {
+        for _ in 0..STOP_PASSES {
+            if self.core.conns.len() > 0 {
+                self.stop_those_there();
+            }
+        }
+    }
+
+    fn stop_those_there(&mut self) {
         for index in 0..self.core.conns.slots() {
             let Some(key) = self.core.conns.key_at(index) else {
                 continue;
@@ -129,7 +141,8 @@ impl Dispatcher {
 
     /// Has every connection under way fail, as the reactor shuts down.
     pub(crate) fn cancel_connects(&mut self) {
-        for id in self.connector.under_way() {
+        let asked_for: Vec<ConnId> = self.core.connects.iter().map(|c| c.id).collect();
+        for id in self.connector.under_way().into_iter().chain(asked_for) {
             self.core.doom(id, Close::Stopped);
         }
         self.settle();

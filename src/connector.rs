@@ -189,8 +189,16 @@ impl Connector {
 }
 
 impl Dispatcher {
-    /// A callback asked for a connection: the slot and the handler are there.
-    pub(crate) fn begin_connect(&mut self, request: Request) {
+    /// Starts what callbacks asked for: slots and handlers are there. What fails at once and is
+    /// asked for again waits for the next turn, or it would be for ever.
+    pub(crate) fn begin_connects(&mut self) {
+        for request in std::mem::take(&mut self.core.connects) {
+            self.begin_connect(request);
+            self.settle();
+        }
+    }
+
+    fn begin_connect(&mut self, request: Request) {
         let Request { id, target, options } = request;
         if self.core.conns.get(id.0).is_none() {
             return;
@@ -233,7 +241,7 @@ impl Dispatcher {
                     let reactor = self.core.shared.index;
                     resolver::resolve(endpoint, move |found| {
                         // A reactor that has ended needs no answer.
-                        let _ = handle.send_to(reactor, Mail::Resolved(id, found));
+                        let _ = handle.send_urgent_to(reactor, Mail::Resolved(id, found));
                     });
                     VecDeque::new()
                 }

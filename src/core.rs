@@ -179,7 +179,6 @@ impl Core {
         !self.dirty.is_empty()
             || !self.doomed.is_empty()
             || !self.incoming.is_empty()
-            || !self.connects.is_empty()
             || !self.detaching.is_empty()
     }
 
@@ -237,6 +236,9 @@ impl Core {
         };
         if conn.flags.any(Flags::ENDING) {
             return;
+        }
+        if conn.kind == Kind::Connecting {
+            return self.doom(id, Close::Local); // what it owes has nobody to go to
         }
         conn.flags.insert(Flags::CLOSING);
         conn.take_tail();

@@ -154,9 +154,7 @@ impl Dispatcher {
             for (id, handler) in std::mem::take(&mut self.core.incoming) {
                 self.install(id, handler);
             }
-            if let Some(request) = self.core.connects.pop() {
-                self.begin_connect(request);
-            } else if let Some(id) = self.core.dirty.pop() {
+            if let Some(id) = self.core.dirty.pop() {
                 self.settle_conn(id);
             } else if let Some((id, then)) = self.core.detaching.pop() {
                 self.hand_out(id, then);

@@ -82,6 +82,7 @@ impl Reactor {
         self.read_mail();
         self.fire_timers();
         self.run_deferred();
+        self.dispatcher.begin_connects();
         self.resume_acceptors();
         self.check_shutdown();
         let cut = if self.running { 0 } else { self.stop_now() };
@@ -114,7 +115,8 @@ impl Reactor {
     /// How long the poller may sleep: not at all while work is left, else until the next timer.
     fn wait(&self) -> Wait {
         let core = &self.dispatcher.core;
-        if self.mail_left || !core.deferred.is_empty() || core.has_work() {
+        let more = !core.deferred.is_empty() || !core.connects.is_empty() || core.has_work();
+        if self.mail_left || more {
             return Wait::No;
         }
         let longest = nanos(core.config.poll_timeout_max);

@@ -396,7 +396,95 @@ fn a_handler_that_takes_over_after_the_fin_is_told() {
     assert_eq!(log.of("second"), ["open", "eof", "close peer"]);
 }
 
+/// Connecting again in `on_connect_fail` when the failure is at once does not hold the reactor.
+#[test]
+fn connecting_again_at_once_does_not_starve_the_rest() {
+    struct Again(Rc<Cell<u32>>);
+    impl EvHandler for Again {
+        fn on_read(&mut self, _: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            Ok(data.len())
+        }
+        fn on_connect_fail(&mut self, cx: &mut Ctx<'_>, _: io::Error) {
+            self.0.set(self.0.get() + 1);
+            if self.0.get() < 100_000 {
+                cx.connect("nonsense", &ConnectOptions::default(), Again(self.0.clone()));
+            }
+        }
+    }
+    let mut sim = Simulation::new(1);
+    let count = Rc::new(Cell::new(0));
+    sim.reactor().connect("nonsense", &ConnectOptions::default(), Again(count.clone()));
+    sim.turn();
+    sim.turn();
+    assert!(count.get() < 100, "{} tries in two turns", count.get());
+}
+
+/// `close` cancels a connection under way, written to or not.
+#[test]
+fn close_cancels_a_connection_under_way_that_was_written_to() {
+    struct Noting(Rc<RefCell<Vec<String>>>);
+    impl EvHandler for Noting {
+        fn on_open(&mut self, _: &mut Ctx<'_>) -> io::Result<()> {
+            self.0.borrow_mut().push("open".into());
+            Ok(())
+        }
+        fn on_read(&mut self, _: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            Ok(data.len())
+        }
+        fn on_connect_fail(&mut self, _: &mut Ctx<'_>, error: io::Error) {
+            self.0.borrow_mut().push(format!("fail {:?}", error.kind()));
+        }
+        fn on_close(&mut self, _: &mut Ctx<'_>, why: &Close) {
+            self.0.borrow_mut().push(why.kind().into());
+        }
+    }
+    let log: Rc<RefCell<Vec<String>>> = Rc::default();
+    let mut sim = Simulation::new(1);
+    let addr: std::net::SocketAddr = "10.0.0.1:1".parse().unwrap();
+    let id = sim.reactor().connect(addr, &ConnectOptions::default(), Noting(log.clone()));
+    sim.reactor().conn(id).unwrap().write(b"early");
+    sim.settle();
+    sim.reactor().conn(id).unwrap().close();
+    sim.settle();
+    assert_eq!(*log.borrow(), ["fail ConnectionAborted"]);
+}
+
 /// close(2) waits with SO_LINGER even on a non-blocking socket: a reactor stood still for three
+/// A handler whose connection cannot be made as the reactor stops is told, too.
+#[test]
+fn connecting_in_the_last_callback_of_a_stop_is_answered() {
+    struct Peerless(Arc<Mutex<Vec<&'static str>>>);
+    impl EvHandler for Peerless {
+        fn on_read(&mut self, _: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            Ok(data.len())
+        }
+        fn on_connect_fail(&mut self, _: &mut Ctx<'_>, _: io::Error) {
+            self.0.lock().unwrap().push("fail");
+        }
+    }
+    let mut sim = Simulation::new(1);
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let listener = {
+        let log = log.clone();
+        sim.listen(move |_| {
+            let log = log.clone();
+            each(move |cx, what| {
+                if let What::Close(_) = what {
+                    let addr: std::net::SocketAddr = "10.0.0.1:1".parse().unwrap();
+                    cx.connect(addr, &ConnectOptions::default(), Peerless(log.clone()));
+                }
+                usual(cx, what)
+            })
+        })
+    };
+    let _peer = sim.connect(listener);
+    sim.settle();
+    sim.handle().stop();
+    sim.settle();
+    assert_eq!(*log.lock().unwrap(), ["fail"]);
+    assert_eq!(sim.open_sockets(), 0);
+}
+
 /// A second server on the same port is refused, though both would share it by SO_REUSEPORT;
 /// What is dropped instead of being called may panic in its destructor.
 #[test]
