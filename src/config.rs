@@ -221,7 +221,8 @@ pub struct ListenOptions {
     pub recv_buffer: Option<usize>,
     /// SO_SNDBUF in bytes; the system doubles and caps it. Default: the system's own.
     pub send_buffer: Option<usize>,
-    /// SO_LINGER. Default none, which is right with the framework's own lingering close.
+    /// SO_LINGER: zero makes every close a reset. More is refused, for close(2) would block the
+    /// reactor; [`Config::linger_timeout`] is the framework's own way. Default none.
     pub linger: Option<Duration>,
     /// Connections of this listener that may be open at once, over all reactors; at the limit
     /// new ones wait in the backlog. Default: no limit.
@@ -262,6 +263,8 @@ impl ListenOptions {
             "max_connections is 0, so that nobody could ever connect"
         } else if self.keepalive.is_some_and(|d| !(1..=KEEPALIVE_MAX_S).contains(&d.as_secs())) {
             "keepalive is not from one second to 32,767"
+        } else if self.linger.is_some_and(|d| !d.is_zero()) {
+            "linger is above zero, and close(2) would wait; see Config::linger_timeout"
         } else if self.cpu_steering && (!self.reuse_port || self.placement != Placement::Kernel) {
             "cpu_steering needs reuse_port and the kernel's placement"
         } else {

@@ -107,7 +107,8 @@ pub struct ConnectOptions {
     pub recv_buffer: Option<usize>,
     /// SO_SNDBUF in bytes. Default: the system's own.
     pub send_buffer: Option<usize>,
-    /// SO_LINGER. Default none.
+    /// SO_LINGER: zero makes every close a reset; more is `InvalidInput`, for close(2) would
+    /// block the reactor. Default none.
     pub linger: Option<Duration>,
     /// Send the first bytes with the SYN where the server's cookie is known (RFC 7413,
     /// TCP_FASTOPEN_CONNECT; Linux). Default false.

@@ -450,6 +450,19 @@ fn close_cancels_a_connection_under_way_that_was_written_to() {
 }
 
 /// close(2) waits with SO_LINGER even on a non-blocking socket: a reactor stood still for three
+/// seconds for one slow peer.
+#[test]
+fn a_linger_that_would_block_the_reactor_is_refused() {
+    let mut server = Server::new(config()).unwrap();
+    let linger = |seconds| ListenOptions {
+        linger: Some(Duration::from_secs(seconds)),
+        ..ListenOptions::default()
+    };
+    let error = server.listen_with("127.0.0.1:0", &linger(3)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(server.listen_with("127.0.0.1:0", &linger(0)).is_ok());
+}
+
 /// A handler whose connection cannot be made as the reactor stops is told, too.
 #[test]
 fn connecting_in_the_last_callback_of_a_stop_is_answered() {

@@ -251,11 +251,11 @@ fn listen_options_reach_the_connections() {
         keepalive: Some(seconds(77)),
         recv_buffer: Some(30_000),
         send_buffer: Some(40_000),
-        linger: Some(seconds(3)),
+        linger: Some(Duration::ZERO),
         ..ListenOptions::default()
     });
     // The system doubles the sizes, for its own bookkeeping (socket(7)).
-    assert_eq!(set, (false, Some(seconds(77)), 60_000, 80_000, Some(seconds(3)), true));
+    assert_eq!(set, (false, Some(seconds(77)), 60_000, 80_000, Some(Duration::ZERO), true));
 }
 
 /// A backlog of one, with nobody accepting, lets few in. Planted: the backlog is not used.
