@@ -212,6 +212,10 @@ pub struct ListenOptions {
     /// A listening socket for each reactor (SO_REUSEPORT), and the system spreads connections
     /// over them. Otherwise all reactors share one. TCP only. Default true.
     pub reuse_port: bool,
+    /// With `reuse_port`: other servers of this user may have the port already, and get their
+    /// share of the connections; for a successor that takes over. Otherwise that is an error, as
+    /// for any port in use. Default false.
+    pub share_port: bool,
     /// Send small segments at once (TCP_NODELAY). Default true.
     pub nodelay: bool,
     /// Probe idle connections after this long (SO_KEEPALIVE, TCP_KEEPIDLE), in whole seconds
@@ -242,6 +246,7 @@ impl Default for ListenOptions {
         ListenOptions {
             backlog: 4096,
             reuse_port: true,
+            share_port: false,
             nodelay: true,
             keepalive: None,
             recv_buffer: None,

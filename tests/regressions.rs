@@ -499,6 +499,20 @@ fn connecting_in_the_last_callback_of_a_stop_is_answered() {
 }
 
 /// A second server on the same port is refused, though both would share it by SO_REUSEPORT;
+/// unless it says that it means to.
+#[test]
+fn a_port_of_another_server_is_in_use() {
+    let mut first = Server::new(Config { reactors: 2, ..config() }).unwrap();
+    let listener = first.listen("127.0.0.1:0").unwrap();
+    let addr = first.local_addr(listener).to_string();
+    let mut second = Server::new(Config { reactors: 2, ..config() }).unwrap();
+    let refused = |result: io::Result<_>| result.unwrap_err().kind() == io::ErrorKind::AddrInUse;
+    assert!(refused(second.listen(&addr)));
+    assert!(refused(first.listen(&addr)));
+    let successor = ListenOptions { share_port: true, ..ListenOptions::default() };
+    second.listen_with(&addr, &successor).unwrap();
+}
+
 /// What is dropped instead of being called may panic in its destructor.
 #[test]
 fn what_is_dropped_uncalled_may_panic() {
