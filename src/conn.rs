@@ -85,7 +85,7 @@ impl Flags {
     /// No more output is accepted.
     pub(crate) const OUTPUT_SHUT: Flags =
         Flags(Self::OUT_FAILED.0 | Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
-    /// The handler gets nothing more.
+    /// The handler gets nothing more; but while only CLOSING, its timers.
     pub(crate) const ENDING: Flags = Flags(Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
     /// Reading rests until something is done about it.
     pub(crate) const RESTS: Flags = Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0);

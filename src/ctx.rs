@@ -148,8 +148,8 @@ impl Ctx<'_> {
         self.core.resume_reads(self.id);
     }
 
-    /// Calls `on_timeout` once, not before `after` has passed, and in a later turn even if
-    /// `after` is zero. Timers end with their connection. On a connection that is ending this
+    /// Calls `on_timeout` once, not before `after` has passed since [`Ctx::now`], the time of this
+    /// turn, and in a later turn even if `after` is zero. Timers end with their connection. On a connection that is ending this
     /// gives [`TimerId::NONE`].
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         self.core.set_timer(self.id, after, Duration::ZERO)
