@@ -181,7 +181,7 @@ impl Conn {
     /// What the poller should watch, from the state alone.
     pub(crate) fn wanted_interest(&self) -> Interest {
         let flags = self.flags;
-        if self.kind == Kind::Detached || flags.any(Flags::DOOMED) {
+        if self.kind == Kind::Detached || flags.any(Flags::DOOMED | Flags::OPEN_DUE) {
             return Interest::UNREGISTERED;
         }
         if flags.any(Flags::LINGERING) {

@@ -552,3 +552,40 @@ fn the_shutdown_of_a_server_that_never_ran_is_over() {
     drop(server);
     assert_eq!(shutdown.wait(), 0);
 }
+
+/// A socket adopted in an `on_open`, and written to at once, is not read before its own.
+#[test]
+fn an_adopted_socket_is_opened_before_it_is_read() {
+    let (told, tells) = mpsc::channel();
+    let (mut far, near) = std::os::unix::net::UnixStream::pair().unwrap();
+    far.write_all(b"early").unwrap();
+    let near = Mutex::new(Some(near));
+    let server = Server::new(config()).unwrap();
+    let running = server
+        .start(move |reactor| {
+            let (told, near) = (told.clone(), near.lock().unwrap().take().unwrap());
+            let mut near = Some(near);
+            reactor.add(each(move |cx, what| {
+                if let What::Open = what {
+                    let told = told.clone();
+                    let adopted = each(move |cx, what| {
+                        match &what {
+                            What::Open => told.send("open").unwrap(),
+                            What::Read(_) => told.send("read").unwrap(),
+                            _ => {}
+                        }
+                        usual(cx, what)
+                    });
+                    let id = cx.adopt(near.take().unwrap(), adopted).unwrap();
+                    cx.conn(id).unwrap().write(b"hello");
+                }
+                usual(cx, what)
+            }));
+            Ok(())
+        })
+        .unwrap();
+    let first: Vec<_> = (0..2).map(|_| tells.recv_timeout(Duration::from_secs(5))).collect();
+    running.handle().stop();
+    running.join().unwrap();
+    assert_eq!(first, [Ok("open"), Ok("read")]);
+}
