@@ -104,7 +104,7 @@ impl Ctx<'_> {
     /// `UnexpectedEof`: what was promised cannot be sent. A file that is not in the system's
     /// cache is read from its disk meanwhile, and the reactor waits for that.
     pub fn send_file(&mut self, file: File, part: Range<u64>) {
-        self.core.send_file(self.id, file, part);
+        self.core.send_file(self.net, self.id, file, part);
     }
 
     /// The output as [`io::Write`] and [`fmt::Write`], for `write!` and serializers. Never
@@ -169,8 +169,8 @@ impl Ctx<'_> {
         self.core.resume_reads(self.id);
     }
 
-    /// Calls `on_timeout` once, not before `after` has passed, and in a later turn even if
-    /// `after` is zero. Timers end with their connection. On a connection that is ending this
+    /// Calls `on_timeout` once, not before `after` has passed since [`Ctx::now`], the time of this
+    /// turn, and in a later turn even if `after` is zero. Timers end with their connection. On a connection that is ending this
     /// gives [`TimerId::NONE`].
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         self.core.set_timer(self.id, after, Duration::ZERO)
@@ -213,7 +213,8 @@ impl Ctx<'_> {
 
     /// Puts another handler in this one's place when the callback has returned: a protocol
     /// upgrade. The old one gets `on_close` with [`Close::Replaced`](crate::Close::Replaced),
-    /// the new one `on_open` and then the bytes left untaken.
+    /// the new one `on_open` and then the bytes left untaken, or `on_eof` if the peer's FIN was
+    /// read already.
     pub fn replace(&mut self, handler: impl EvHandler) {
         self.core.replace(self.id, Box::new(handler));
     }

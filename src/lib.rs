@@ -119,8 +119,10 @@ mod group;
 mod handle;
 mod handler;
 mod input;
+mod isolate;
 mod mail;
 mod mailbox;
+mod output;
 mod pin;
 mod placement;
 #[cfg(feature = "proactor")]
