@@ -120,6 +120,7 @@ mod mail;
 mod mailbox;
 mod pin;
 mod placement;
+mod prometheus;
 pub mod proto;
 mod reactor;
 mod remote;
