@@ -335,7 +335,7 @@ fn hard_case_26_an_adopted_unix_listener_goes_on_elsewhere() {
 
 /// Those who wait because the house is full are let in as others go, though the listener leaves.
 ///
-/// Planted: a listener at its limit closes with its queue.
+/// Planted: the end of the grace is the end of the limit too.
 #[test]
 fn hard_case_26_a_full_listener_leaves_when_its_queue_is_empty() {
     let options = ListenOptions { max_connections: Some(2), ..ListenOptions::default() };
@@ -345,6 +345,7 @@ fn hard_case_26_a_full_listener_leaves_when_its_queue_is_empty() {
     let mut waiting: Vec<TcpStream> = (0..4).map(|_| connect(host.socket_addr())).collect();
     leave(&host.handle, 0, host.listener);
     std::thread::sleep(Duration::from_millis(20)); // more than the grace
+    assert_eq!(host.stats().open, 2, "more than the limit");
     drop(inside);
     waiting.drain(..).for_each(|mut stream| ping(&mut stream));
     eventually("it is closed", || TcpStream::connect(host.socket_addr()).is_err());

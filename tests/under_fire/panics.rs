@@ -226,7 +226,7 @@ fn hard_case_35_a_panic_in_the_setup_is_told_and_nobody_serves() {
     let to = server.local_addr(listener).socket_addr().unwrap();
     let served = Arc::new(AtomicBool::new(false));
     let seen = served.clone();
-    let waiting = Mutex::new(Some(crate::support::connect(to)));
+    let waiting: Vec<_> = (0..20).map(|_| crate::support::connect(to)).collect();
     let failed = server.start(move |reactor| {
         if reactor.index() == 1 {
             // Time for the other one to serve whoever waits.
