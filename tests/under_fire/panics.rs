@@ -108,7 +108,9 @@ fn panicking(at: At) -> (Host, Addr, Record) {
     quiet_panics();
     let mut server = Server::new(config(1)).unwrap();
     let echo = server.listen("127.0.0.1:0").unwrap();
-    let panics = server.listen("127.0.0.1:0").unwrap();
+    // A small buffer in the system, so that output waits.
+    let options = ListenOptions { send_buffer: Some(16 << 10), ..ListenOptions::default() };
+    let panics = server.listen_with("127.0.0.1:0", &options).unwrap();
     let panics_addr = server.local_addr(panics);
     let record = Record::default();
     let seen = record.clone();
