@@ -159,9 +159,10 @@ fn hard_case_26_all_reactors_get_connections_after_a_leave_and_a_return() {
     }
 }
 
-/// Clients connect until they are refused; whoever was let in was served. `stay` connections
-/// are there before and after.
-fn removed_under_load<S: Read + Write>(
+/// Clients connect until they are refused, each well ahead of what it does with its connections,
+/// so that some are in every stage; whoever was let in has to be served. `stay` connections are
+/// there before and after.
+fn removed_under_load<S: Read + Write + Send + 'static>(
     host: &Host,
     stay: u64,
     connect: impl Fn(usize) -> io::Result<S> + Send + Sync + 'static,
@@ -171,22 +172,30 @@ fn removed_under_load<S: Read + Write>(
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let (connect, served) = (connect.clone(), served.clone());
-            std::thread::spawn(move || {
-                loop {
-                    match connect(client) {
-                        Ok(mut stream) => exchange(&mut stream).unwrap(),
-                        Err(error) => return error.kind(),
-                    }
+            let (made, ready) = mpsc::sync_channel::<S>(64);
+            let exchanging = std::thread::spawn(move || {
+                for mut stream in ready {
+                    exchange(&mut stream).unwrap();
                     served.fetch_add(1, Ordering::Relaxed);
                 }
-            })
+            });
+            let connecting = std::thread::spawn(move || {
+                loop {
+                    match connect(client) {
+                        Ok(stream) => made.send(stream).unwrap(),
+                        Err(error) => return error.kind(),
+                    }
+                }
+            });
+            (connecting, exchanging)
         })
         .collect();
     eventually("some are served", || served.load(Ordering::Relaxed) > 1000);
     host.handle.remove_listener(host.listener).unwrap();
-    for client in clients {
-        let refused = client.join().unwrap();
+    for (connecting, exchanging) in clients {
+        let refused = connecting.join().unwrap();
         assert!(matches!(refused, ErrorKind::ConnectionRefused | ErrorKind::NotFound), "{refused}");
+        exchanging.join().unwrap();
     }
     eventually("all others are gone", || host.stats().open == stay);
 }
@@ -239,8 +248,7 @@ fn hard_case_26_a_reactor_leaves_and_rejoins_where_connections_are_handed_over()
     assert_eq!(spread(12), [4, 4, 4]);
 }
 
-/// Planted: a pause before the socket is closed (harmless), and with it that connections are not
-/// refused first.
+/// Planted: what is in the queue at the end is left there.
 #[test]
 fn hard_case_26_a_unix_listener_is_removed_under_load() {
     let host = crate::support::unix_host(grace(2, 100), |_| Echo);
@@ -250,6 +258,8 @@ fn hard_case_26_a_unix_listener_is_removed_under_load() {
     assert!(!path.exists(), "the path is left behind");
 }
 
+/// Planted: a pause before the socket is closed (harmless), and with it that connections are not
+/// refused first.
 #[test]
 fn hard_case_26_an_abstract_unix_listener_is_removed_under_load() {
     let name = format!("reev-under-fire-{}", std::process::id());
