@@ -80,17 +80,16 @@ fn main() -> ExitCode {
     common::run("127.0.0.1:7000", |options: Options| {
         let (mut server, echo) = options.serve.listen()?;
         let metrics = server.listen(&options.metrics_addr)?;
+        let (echo_addr, metrics_addr) = (server.local_addr(echo), server.local_addr(metrics));
         let title = format!(
-            "reev: echo on {}, metrics on http://{}/metrics; Ctrl-C shuts down",
-            server.local_addr(echo),
-            server.local_addr(metrics)
+            "reev: echo on {echo_addr}, metrics on http://{metrics_addr}/metrics; Ctrl-C shuts down"
         );
         let running = server.start(move |reactor| {
             reactor.accept(echo, |_peer| Echo)?;
             reactor.accept(metrics, |_peer| Metrics)
         })?;
         if !io::stdout().is_terminal() {
-            println!("{title}");
+            common::banner("top", &echo_addr, format_args!("curl http://{metrics_addr}/metrics"));
             return running.join();
         }
         let (end, ended) = channel::<()>();
