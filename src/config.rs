@@ -53,7 +53,7 @@ pub struct Config {
     /// the sockets; the rest comes in the next turn, which does not sleep. Default 1,024.
     pub mail_per_turn: usize,
     /// Messages that may wait in a reactor's mailbox; more are refused
-    /// ([`SendError::Full`](crate::SendError::Full)). Default 65,536: some 5 MB at most.
+    /// ([`SendError::Full`](crate::SendError::Full)). Default 65,536.
     pub mailbox_max: usize,
     /// Bytes that may wait in a reactor's mailbox; more are refused. Default 64 MiB.
     pub mailbox_bytes_max: usize,
