@@ -50,9 +50,11 @@ pub struct Config {
     /// Connections one listener accepts in one turn, so that a burst of connects does not
     /// starve those that are there. Default 64.
     pub accepts_per_turn: usize,
-    /// Messages from other threads handled in one turn. Default 1,024.
+    /// Messages from other threads handled in one turn, so that a flood of them does not starve
+    /// the sockets; the rest comes in the next turn, which does not sleep. Default 1,024.
     pub mail_per_turn: usize,
-    /// Messages that may wait in a reactor's mailbox; more are refused. Default 65,536.
+    /// Messages that may wait in a reactor's mailbox; more are refused
+    /// ([`SendError::Full`](crate::SendError::Full)). Default 65,536.
     pub mailbox_max: usize,
     /// Bytes that may wait in a reactor's mailbox; more are refused. Default 64 MiB.
     pub mailbox_bytes_max: usize,

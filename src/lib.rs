@@ -127,6 +127,7 @@ mod pin;
 mod placement;
 #[cfg(feature = "proactor")]
 pub mod proactor;
+mod prometheus;
 pub mod proto;
 mod reactor;
 mod remote;
