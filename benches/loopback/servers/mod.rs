@@ -42,6 +42,12 @@ pub const ALL: &[Server] = &[
         again: true,
         ..Server::new("bare2", "the same loop again: the run's noise", BOTH, bare::run)
     },
+    Server::new(
+        "bare-bytes",
+        "the same loop, blank lines counted byte by byte instead of by SIMD",
+        HTTP,
+        bare::run_bytes,
+    ),
     Server::new("reev", "reev, one reactor", BOTH, reev::run),
     Server::new("mio", "mio 1, edge-triggered; HTTP parsed with httparse", BOTH, mio::run),
     Server::new(
