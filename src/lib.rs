@@ -90,6 +90,8 @@
 //!
 //! # Features
 //!
+//! - `http1` (default): [`http1`], a codec of HTTP/1.1 and the handler on it.
+//! - `websocket` (default): [`websocket`], a codec of RFC 6455 and RFC 7692 and the handlers on it.
 //! - `sim` (default): `reev::sim`, which runs handlers on a simulated kernel, without sockets or clocks.
 //!
 //! # Platforms
@@ -150,6 +152,8 @@ pub use mailbox::SendError;
 pub use placement::{PlaceFn, Placement};
 #[cfg(feature = "http1")]
 pub use proto::http1;
+#[cfg(feature = "websocket")]
+pub use proto::websocket;
 pub use reactor::Reactor;
 pub use remote::Remote;
 pub use server::{Running, Server, serve};
