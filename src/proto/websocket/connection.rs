@@ -45,6 +45,11 @@ impl Connection {
         &mut self.sender
     }
 
+    /// Which end this is.
+    pub(super) fn role(&self) -> Role {
+        self.sender.role()
+    }
+
     /// Where the close handshake stands.
     pub fn state(&self) -> State {
         self.sender.state()

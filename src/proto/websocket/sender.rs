@@ -74,6 +74,22 @@ impl Sender {
         }
     }
 
+    /// Which end this is.
+    pub(super) fn role(&self) -> Role {
+        if self.masks.is_some() { Role::Client } else { Role::Server }
+    }
+
+    /// Whether a message of `len` bytes leaves in one frame and uncompressed.
+    #[inline]
+    pub(super) fn is_uncut(&self, len: usize) -> bool {
+        self.deflater.is_none() && len <= self.fragment_size
+    }
+
+    /// Whether permessage-deflate was agreed on.
+    pub(super) fn is_deflated(&self) -> bool {
+        self.deflater.is_some()
+    }
+
     /// Where the close handshake stands.
     pub fn state(&self) -> State {
         self.state
