@@ -147,18 +147,21 @@ impl fmt::Debug for WebSockets {
 
 /// Answers what is no handshake, and closes. False, for the caller to return.
 fn refuse(res: &mut Response<'_>, reject: Reject) -> bool {
-    const VERSION: Fields<'static> = Fields::new(
-        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nContent-Type: text/plain\r\n",
-    );
+    const VERSION: Fields<'static> =
+        Fields::new("Sec-WebSocket-Version: 13\r\nContent-Type: text/plain\r\n");
     const ALLOW: Fields<'static> = Fields::new("Allow: GET\r\nContent-Type: text/plain\r\n");
     const PLAIN: Fields<'static> = Fields::new("Content-Type: text/plain\r\n");
+    let message = reject.message().as_bytes();
     let fields = match reject {
-        Reject::NotUpgrade | Reject::Version => VERSION,
+        Reject::NotUpgrade | Reject::Version => {
+            res.close().demand_upgrade("websocket", VERSION, message);
+            return false;
+        }
         Reject::Method => ALLOW,
         Reject::BadRequest(_) | Reject::Forbidden => PLAIN,
     };
     let status = Status::new(reject.status()).unwrap_or(Status::BAD_REQUEST);
-    res.close().send(status, fields, reject.message().as_bytes());
+    res.close().send(status, fields, message);
     false
 }
 
