@@ -22,7 +22,7 @@ use crate::mail::ReactorShared;
 use crate::remote::{Remote, RemoteState};
 use crate::slab::Slab;
 use crate::sync::Ordering;
-use crate::sys::Backend;
+use crate::sys::{Backend, Socket};
 use crate::timer::{Purpose, TimerId, Timers};
 
 /// What takes a connection that leaves its reactor.
@@ -149,7 +149,7 @@ impl Core {
     ) -> io::Result<ConnId> {
         let (socket, peer) = crate::sys::adopt_stream(socket.into())?;
         let id = self.insert(Conn::new(Kind::Stream, peer, NO_LISTENER));
-        net.install(id.index(), socket);
+        net.install(id.index(), Socket::Fd(socket));
         self.incoming.push((id, handler));
         self.defer(id, Flags::OPEN_DUE);
         Ok(id)

@@ -265,9 +265,6 @@ impl<T: Send + 'static> Delegator<T> {
     /// `NotConnected` if the watcher is closed, or what the system says of the socket.
     pub fn delegate(&self, socket: impl Into<OwnedFd>) -> io::Result<Conn<T>> {
         let (socket, _) = crate::sys::adopt_stream(socket.into())?;
-        let crate::sys::Socket::Fd(socket) = socket else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
         let conn = Conn::new();
         let endpoint = Endpoint::new(conn.downgrade(), conn.shared(), self.outbox.clone());
         let sent = self.handle.run_on(0, move |reactor| {
