@@ -240,6 +240,10 @@ pub struct ListenOptions {
     /// its packets arrive (SO_ATTACH_REUSEPORT_CBPF), so that the data stays in its caches.
     /// Pays where the network card spreads connections over the CPUs. Linux. Default false.
     pub cpu_steering: bool,
+    /// Take the first bytes with the SYN from clients that have a cookie (RFC 7413, TCP_FASTOPEN;
+    /// Linux, where `net.ipv4.tcp_fastopen` has to allow it with bit 2): at most so many such
+    /// connections in the handshake. TCP only. Default none: off.
+    pub fast_open: Option<u16>,
     /// Permissions of a Unix socket's path, such as `0o660`. Default: by the umask.
     pub unix_mode: Option<u32>,
 }
@@ -258,6 +262,7 @@ impl Default for ListenOptions {
             max_connections: None,
             placement: Placement::Kernel,
             cpu_steering: false,
+            fast_open: None,
             unix_mode: None,
         }
     }

@@ -150,6 +150,9 @@ fn set_options(socket: &SockRef<'_>, options: &ListenOptions, tcp: bool) -> io::
         socket.set_send_buffer_size(bytes)?;
     }
     if tcp {
+        if let Some(waiting) = options.fast_open {
+            net::set_fast_open(&**socket, waiting)?;
+        }
         socket.set_tcp_nodelay(options.nodelay)?;
         if let Some(idle) = options.keepalive {
             let whole_seconds = Duration::from_secs(idle.as_secs());
