@@ -160,7 +160,11 @@ impl Core {
         let Some(conn) = self.conns.get(id.0) else {
             return;
         };
-        if matches!(conn.kind, Kind::Stream | Kind::Source) && !conn.flags.any(Flags::ENDING) {
+        let leaves = self.detaching.iter().any(|(leaving, _)| *leaving == id);
+        if matches!(conn.kind, Kind::Stream | Kind::Source)
+            && !conn.flags.any(Flags::ENDING)
+            && !leaves
+        {
             self.detaching.push((id, then));
             self.touch(id);
         }

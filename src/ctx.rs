@@ -242,7 +242,8 @@ impl Ctx<'_> {
     /// descriptor. It gets `on_open` soon after this callback.
     ///
     /// # Errors
-    /// What the system says when it is made non-blocking or asked for its peer.
+    /// `InvalidInput` for a socket of another kind; what the system says of one that is not
+    /// connected, or is no socket.
     pub fn adopt(
         &mut self,
         socket: impl Into<OwnedFd>,

@@ -287,6 +287,10 @@ impl Backend {
 
 /// Prepares a connected stream socket made elsewhere; its peer's address comes with it.
 pub(crate) fn adopt_stream(fd: OwnedFd) -> io::Result<(Socket, Addr)> {
+    if !net::is_stream(&fd)? {
+        let message = "only a connected stream socket can be adopted";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     let peer = net::peer_addr(&fd)?;
     net::set_nonblocking(&fd)?;
     Ok((Socket::Fd(fd), peer))
