@@ -125,6 +125,14 @@ pub(crate) const FILE_WEIGHT: usize = 64 << 10;
 pub(crate) const SENDFILE_MAX: u64 = 1 << 20;
 /// Slices in one `sendmsg`.
 pub(crate) const IOVECS_MAX: usize = 32;
+/// Datagrams in one `recvmmsg` or `sendmmsg`.
+pub(crate) const DATAGRAM_BATCH_MAX: usize = 64;
+/// Datagrams in one message that the system cuts up (UDP_SEGMENT; the kernel's own bound).
+pub(crate) const SEGMENTS_MAX: usize = 64;
+/// The longest UDP datagram, and so the longest such message: 65,535 less both headers.
+pub(crate) const UDP_MAX: usize = 65_507;
+/// Errors of datagrams that wait to be told.
+pub(crate) const DATAGRAM_ERRORS_MAX: usize = 64;
 /// System calls to flush one queue at a time; a peer as fast as we are must not starve the others.
 pub(crate) const FLUSHES_PER_TURN: usize = 16;
 

@@ -32,7 +32,7 @@ enum Place {
 
 impl From<&str> for Target {
     fn from(text: &str) -> Target {
-        Target(Endpoint::parse(text).map(Place::Endpoint))
+        Target(Endpoint::parse(text).and_then(|endpoint| endpoint.only(false)).map(Place::Endpoint))
     }
 }
 
@@ -44,7 +44,7 @@ impl From<&String> for Target {
 
 impl From<Endpoint> for Target {
     fn from(endpoint: Endpoint) -> Target {
-        Target(Ok(Place::Endpoint(endpoint)))
+        Target(endpoint.only(false).map(Place::Endpoint))
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::addr::Addr;
+use crate::closing::Detached;
 use crate::conn::Flags;
 use crate::connector::{ConnectOptions, Target};
-use crate::core::{Core, Detached};
+use crate::core::Core;
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::remote::Remote;
