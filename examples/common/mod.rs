@@ -37,8 +37,17 @@ impl Serve {
         Config { reactors: self.reactors, pin: !self.no_pin, output_max, ..default }
     }
 
+    /// The address for datagrams: `udp://` where no scheme is given.
+    #[allow(dead_code, reason = "not every example has datagrams")]
+    pub(crate) fn datagram_addr(&self) -> String {
+        match self.addr.contains("://") {
+            true => self.addr.clone(),
+            false => format!("udp://{}", self.addr),
+        }
+    }
+
     /// A server that listens, and stops on SIGINT and SIGTERM.
-    #[allow(dead_code, reason = "the examples of the proactor accept by themselves")]
+    #[allow(dead_code, reason = "not every example listens for streams")]
     pub(crate) fn listen(&self) -> io::Result<(Server, ListenerId)> {
         let mut server = Server::new(self.config())?;
         let listener = server.listen(&self.addr)?;
