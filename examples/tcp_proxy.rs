@@ -234,7 +234,7 @@ fn main() -> ExitCode {
                 server: Rc::default(),
             })
         })?;
-        common::banner("tcp_proxy", &addr, format!("nc {addr}").replace(':', " "));
+        common::banner("tcp_proxy", &addr, common::how_to_try(&addr));
         running.join()
     })
 }

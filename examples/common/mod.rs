@@ -83,3 +83,17 @@ where
 pub(crate) fn banner(name: &str, addr: &Addr, try_it: impl Display) {
     let _ = writeln!(io::stdout(), "{name}: listening on {addr}; try: {try_it}");
 }
+
+/// How to talk to a server of lines or bytes at `addr`.
+#[allow(dead_code, reason = "not every example is for netcat")]
+pub(crate) fn how_to_try(addr: &Addr) -> String {
+    match (addr.socket_addr(), addr.unix_path()) {
+        (Some(addr), _) => {
+            let host =
+                if addr.ip().is_unspecified() { "localhost".into() } else { addr.ip().to_string() };
+            format!("nc {host} {}", addr.port())
+        }
+        (None, Some(path)) => format!("nc -U {}", path.display()),
+        (None, None) => format!("socat - ABSTRACT-CONNECT:{addr}"),
+    }
+}
