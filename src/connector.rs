@@ -30,6 +30,13 @@ enum Place {
     Addrs(Vec<SocketAddr>),
 }
 
+impl Target {
+    /// A target that leads to `error`.
+    pub(crate) fn failed(error: io::Error) -> Target {
+        Target(Err(error))
+    }
+}
+
 impl From<&str> for Target {
     fn from(text: &str) -> Target {
         Target(Endpoint::parse(text).and_then(|endpoint| endpoint.only(false)).map(Place::Endpoint))

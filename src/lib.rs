@@ -131,6 +131,7 @@ mod output;
 mod pair;
 mod pin;
 mod placement;
+mod pool;
 #[cfg(feature = "proactor")]
 pub mod proactor;
 mod prometheus;
@@ -164,6 +165,7 @@ pub use handle::{Handle, Shutdown};
 pub use handler::{ConnId, EvHandler};
 pub use mailbox::SendError;
 pub use placement::{PlaceFn, Placement};
+pub use pool::{Pool, PoolOptions, PoolRemote, PoolStats};
 #[cfg(feature = "http1")]
 pub use proto::http1;
 #[cfg(feature = "websocket")]
