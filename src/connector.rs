@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::Addr;
+use crate::close::Close;
 use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
 use crate::dispatch::Dispatcher;
 use crate::endpoint::Endpoint;
@@ -348,6 +349,11 @@ impl Dispatcher {
         conn.interest = interest;
         conn.flags.remove(Flags::BLOCKED);
         self.core.shared.counters.connected.add(1);
+        // The poller knows the socket under the attempt's id, which names nothing any more.
+        match self.backend.set_interest(id, interest, Interest::READ) {
+            Ok(()) => conn.interest = Interest::READ,
+            Err(error) => self.core.doom(id, Close::Io(error)),
+        }
         self.open(id);
     }
 
