@@ -4,7 +4,7 @@ mod common;
 
 use std::process::ExitCode;
 
-use reev::{Addr, Ctx, EvHandler};
+use reev::{Ctx, EvHandler};
 
 struct Echo;
 
@@ -28,19 +28,7 @@ fn main() -> ExitCode {
         let (server, listener) = options.serve.listen()?;
         let addr = server.local_addr(listener);
         let running = server.start(move |reactor| reactor.accept(listener, |_peer| Echo))?;
-        common::banner("echo", &addr, how_to_try(&addr));
+        common::banner("echo", &addr, common::how_to_try(&addr));
         running.join()
     })
-}
-
-fn how_to_try(addr: &Addr) -> String {
-    match (addr.socket_addr(), addr.unix_path()) {
-        (Some(addr), _) => {
-            let host =
-                if addr.ip().is_unspecified() { "localhost".into() } else { addr.ip().to_string() };
-            format!("nc {host} {}", addr.port())
-        }
-        (None, Some(path)) => format!("nc -U {}", path.display()),
-        (None, None) => format!("socat - ABSTRACT-CONNECT:{addr}"),
-    }
 }

@@ -63,6 +63,15 @@ impl Addr {
         }
     }
 
+    /// The name of a Unix socket that has one, as the system has it: an abstract one starts with
+    /// NUL.
+    pub fn unix_name(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Repr::Unix(name) => name.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether this is a Unix socket's address, named or not.
     pub fn is_unix(&self) -> bool {
         matches!(self.0, Repr::Unix(_))

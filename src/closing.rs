@@ -1,10 +1,10 @@
 //! How connections end: flushed, lingering, reset, handed out.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use crate::close::Close;
 use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
-use crate::core::{DetachFn, Detached};
 use crate::dispatch::Dispatcher;
 use crate::handler::ConnId;
 use crate::isolate::{drop_isolated, isolated};
@@ -14,6 +14,20 @@ use crate::timer::Purpose;
 
 /// A last callback that connects to another server is answered, and may try a third.
 const STOP_PASSES: usize = 4;
+
+/// What takes a connection that leaves its reactor.
+pub(crate) type DetachFn = Box<dyn FnOnce(Detached)>;
+
+/// A connection that has left its reactor; see [`Ctx::detach`](crate::Ctx::detach).
+#[derive(Debug)]
+pub struct Detached {
+    /// The socket: non-blocking, its options as they were.
+    pub socket: OwnedFd,
+    /// Bytes that arrived and that `on_read` did not take.
+    pub unread: Vec<u8>,
+    /// Bytes that were written and that the system did not take yet.
+    pub unsent: Vec<u8>,
+}
 
 impl Dispatcher {
     /// The output of a closing connection is flushed: send the FIN, and linger if the peer may
@@ -28,7 +42,9 @@ impl Dispatcher {
         if conn.kind != Kind::Stream || peer_done || linger.is_zero() {
             return self.core.doom(id, why);
         }
-        self.backend.shutdown_write(id.index());
+        if !conn.flags.any(Flags::FIN_SENT) {
+            self.backend.shutdown_write(id.index());
+        }
         self.end_handler(id, &why);
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return;
@@ -60,6 +76,12 @@ impl Dispatcher {
 
     /// `on_close`, the end of the timers and of the handler.
     fn end_handler(&mut self, id: ConnId, why: &Close) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
+        if conn.flags.any(Flags::PAIRED) {
+            self.core.end_pair(id, why);
+        }
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return;
         };

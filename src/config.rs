@@ -125,6 +125,14 @@ pub(crate) const FILE_WEIGHT: usize = 64 << 10;
 pub(crate) const SENDFILE_MAX: u64 = 1 << 20;
 /// Slices in one `sendmsg`.
 pub(crate) const IOVECS_MAX: usize = 32;
+/// Datagrams in one `recvmmsg` or `sendmmsg`.
+pub(crate) const DATAGRAM_BATCH_MAX: usize = 64;
+/// Datagrams in one message that the system cuts up (UDP_SEGMENT; the kernel's own bound).
+pub(crate) const SEGMENTS_MAX: usize = 64;
+/// The longest UDP datagram, and so the longest such message: 65,535 less both headers.
+pub(crate) const UDP_MAX: usize = 65_507;
+/// Errors of datagrams that wait to be told.
+pub(crate) const DATAGRAM_ERRORS_MAX: usize = 64;
 /// System calls to flush one queue at a time; a peer as fast as we are must not starve the others.
 pub(crate) const FLUSHES_PER_TURN: usize = 16;
 
@@ -240,6 +248,10 @@ pub struct ListenOptions {
     /// its packets arrive (SO_ATTACH_REUSEPORT_CBPF), so that the data stays in its caches.
     /// Pays where the network card spreads connections over the CPUs. Linux. Default false.
     pub cpu_steering: bool,
+    /// Take the first bytes with the SYN from clients that have a cookie (RFC 7413, TCP_FASTOPEN;
+    /// Linux, where `net.ipv4.tcp_fastopen` has to allow it with bit 2): at most so many such
+    /// connections in the handshake. TCP only. Default none: off.
+    pub fast_open: Option<u16>,
     /// Permissions of a Unix socket's path, such as `0o660`. Default: by the umask.
     pub unix_mode: Option<u32>,
 }
@@ -258,6 +270,7 @@ impl Default for ListenOptions {
             max_connections: None,
             placement: Placement::Kernel,
             cpu_steering: false,
+            fast_open: None,
             unix_mode: None,
         }
     }

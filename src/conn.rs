@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::addr::Addr;
 use crate::buf::{Gauge, OutQueue, Tail};
+use crate::datagram_queue::Datagrams;
+use crate::handler::ConnId;
 use crate::remote::RemoteState;
 use crate::sys::Interest;
 use crate::timer;
@@ -24,6 +26,8 @@ pub(crate) enum Kind {
     Attempt,
     /// A descriptor of the user's.
     Source,
+    /// A datagram socket: UDP or Unix.
+    Datagram,
 }
 
 impl Kind {
@@ -83,21 +87,38 @@ impl Flags {
     pub(crate) const EOF_DUE: Flags = Flags(1 << 18);
 
     /// Reading goes on though output is above its high mark.
-    pub(crate) const READS_BLOCKED: Flags = Flags(1 << 18);
+    pub(crate) const READS_BLOCKED: Flags = Flags(1 << 25);
+
+    /// Datagrams wait to be sent.
+    pub(crate) const DATAGRAMS_WAIT: Flags = Flags(1 << 26);
+    /// Errors of datagrams are to be told.
+    pub(crate) const ERRORS_DUE: Flags = Flags(1 << 19);
+
+    /// What is read goes to `Extra::partner`.
+    pub(crate) const PAIRED: Flags = Flags(1 << 20);
+    /// Output rose above its high mark, and the partner is not read.
+    pub(crate) const PAIR_FULL: Flags = Flags(1 << 21);
+    /// The partner's output is above its high mark; reading rests.
+    pub(crate) const PAIR_PAUSED: Flags = Flags(1 << 22);
+    /// The partner's peer sent its FIN: it is passed on behind the output.
+    pub(crate) const FIN_DUE: Flags = Flags(1 << 23);
+    /// That FIN was sent.
+    pub(crate) const FIN_SENT: Flags = Flags(1 << 24);
 
     /// No more output is accepted.
-    pub(crate) const OUTPUT_SHUT: Flags =
-        Flags(Self::OUT_FAILED.0 | Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
+    pub(crate) const OUTPUT_SHUT: Flags = Flags(
+        Self::OUT_FAILED.0 | Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0 | Self::FIN_DUE.0,
+    );
     /// The handler gets nothing more; but while only CLOSING, its timers.
     pub(crate) const ENDING: Flags = Flags(Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
     /// Reading rests until something is done about it.
-    pub(crate) const RESTS: Flags = Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0);
+    pub(crate) const RESTS: Flags =
+        Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0 | Self::PAIR_PAUSED.0);
     /// No input is read, where blocked output does not matter.
     const READ_RESTS_BUT_FOR_OUTPUT: Flags =
-        Flags(Self::PAUSED.0 | Self::PEER_EOF.0 | Self::ENDING.0);
+        Flags(Self::PAUSED.0 | Self::PAIR_PAUSED.0 | Self::PEER_EOF.0 | Self::ENDING.0);
     /// No input is read.
-    pub(crate) const READ_RESTS: Flags =
-        Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0 | Self::PEER_EOF.0 | Self::ENDING.0);
+    pub(crate) const READ_RESTS: Flags = Flags(Self::RESTS.0 | Self::PEER_EOF.0 | Self::ENDING.0);
 
     pub(crate) const fn any(self, of: Flags) -> bool {
         self.0 & of.0 != 0
@@ -140,11 +161,19 @@ pub(crate) struct Extra {
     pub(crate) send_error: Option<io::Error>,
     /// Input discarded while lingering.
     pub(crate) discarded: usize,
+    /// What a datagram socket has beside.
+    pub(crate) datagrams: Option<Box<Datagrams>>,
+    /// The other side of a paired connection; it counts while that flag is set.
+    pub(crate) partner: ConnId,
 }
 
 impl Extra {
     fn is_bare(&self) -> bool {
-        self.tail.is_empty() && self.remote.is_none() && self.send_error.is_none()
+        self.tail.is_empty()
+            && self.remote.is_none()
+            && self.send_error.is_none()
+            && self.datagrams.is_none()
+            && self.partner == ConnId::NONE
     }
 }
 
@@ -194,6 +223,17 @@ impl Conn {
             return Interest::READ;
         }
         let mut wanted = Interest::NONE;
+        if self.kind == Kind::Datagram {
+            for (flags_on, interest) in [
+                (flags.any(Flags::DATAGRAMS_WAIT), Interest::WRITE),
+                (!flags.any(Flags::PAUSED | Flags::CLOSING), Interest::READ),
+            ] {
+                if flags_on {
+                    wanted |= interest;
+                }
+            }
+            return wanted;
+        }
         if self.out.is_some() {
             wanted |= Interest::WRITE;
         }
@@ -252,6 +292,10 @@ impl Conn {
 
     pub(crate) fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    pub(crate) fn datagrams(&mut self) -> Option<&mut Datagrams> {
+        self.extra.as_mut()?.datagrams.as_deref_mut()
     }
 
     pub(crate) fn take_tail(&mut self) -> Tail {

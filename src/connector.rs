@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::Addr;
+use crate::close::Close;
 use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
 use crate::dispatch::Dispatcher;
 use crate::endpoint::Endpoint;
@@ -30,9 +31,16 @@ enum Place {
     Addrs(Vec<SocketAddr>),
 }
 
+impl Target {
+    /// A target that leads to `error`.
+    pub(crate) fn failed(error: io::Error) -> Target {
+        Target(Err(error))
+    }
+}
+
 impl From<&str> for Target {
     fn from(text: &str) -> Target {
-        Target(Endpoint::parse(text).map(Place::Endpoint))
+        Target(Endpoint::parse(text).and_then(|endpoint| endpoint.only(false)).map(Place::Endpoint))
     }
 }
 
@@ -44,7 +52,7 @@ impl From<&String> for Target {
 
 impl From<Endpoint> for Target {
     fn from(endpoint: Endpoint) -> Target {
-        Target(Ok(Place::Endpoint(endpoint)))
+        Target(endpoint.only(false).map(Place::Endpoint))
     }
 }
 
@@ -341,6 +349,11 @@ impl Dispatcher {
         conn.interest = interest;
         conn.flags.remove(Flags::BLOCKED);
         self.core.shared.counters.connected.add(1);
+        // The poller knows the socket under the attempt's id, which names nothing any more.
+        match self.backend.set_interest(id, interest, Interest::READ) {
+            Ok(()) => conn.interest = Interest::READ,
+            Err(error) => self.core.doom(id, Close::Io(error)),
+        }
         self.open(id);
     }
 

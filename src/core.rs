@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::addr::Addr;
 use crate::buf::Gauge;
 use crate::close::Close;
+use crate::closing::DetachFn;
 use crate::config::Config;
 use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
 use crate::connector;
@@ -24,20 +25,6 @@ use crate::slab::Slab;
 use crate::sync::Ordering;
 use crate::sys::{Backend, Socket};
 use crate::timer::{Purpose, TimerId, Timers};
-
-/// What takes a connection that leaves its reactor.
-pub(crate) type DetachFn = Box<dyn FnOnce(Detached)>;
-
-/// A connection that has left its reactor; see [`Ctx::detach`](crate::Ctx::detach).
-#[derive(Debug)]
-pub struct Detached {
-    /// The socket: non-blocking, its options as they were.
-    pub socket: OwnedFd,
-    /// Bytes that arrived and that `on_read` did not take.
-    pub unread: Vec<u8>,
-    /// Bytes that were written and that the system did not take yet.
-    pub unsent: Vec<u8>,
-}
 
 pub(crate) struct Core {
     pub(crate) conns: Slab<Conn>,
@@ -160,7 +147,11 @@ impl Core {
         let Some(conn) = self.conns.get(id.0) else {
             return;
         };
-        if matches!(conn.kind, Kind::Stream | Kind::Source) && !conn.flags.any(Flags::ENDING) {
+        let leaves = self.detaching.iter().any(|(leaving, _)| *leaving == id);
+        if matches!(conn.kind, Kind::Stream | Kind::Source)
+            && !conn.flags.any(Flags::ENDING)
+            && !leaves
+        {
             self.detaching.push((id, then));
             self.touch(id);
         }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::addr::Addr;
+use crate::closing::Detached;
 use crate::conn::Flags;
 use crate::connector::{ConnectOptions, Target};
-use crate::core::{Core, Detached};
+use crate::core::Core;
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::remote::Remote;
@@ -242,7 +243,8 @@ impl Ctx<'_> {
     /// descriptor. It gets `on_open` soon after this callback.
     ///
     /// # Errors
-    /// What the system says when it is made non-blocking or asked for its peer.
+    /// `InvalidInput` for a socket of another kind; what the system says of one that is not
+    /// connected, or is no socket.
     pub fn adopt(
         &mut self,
         socket: impl Into<OwnedFd>,

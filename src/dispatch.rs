@@ -14,6 +14,7 @@ use crate::ctx::Ctx;
 use crate::handler::{ConnId, EvHandler};
 use crate::isolate::{drop_isolated, isolated};
 use crate::slab;
+use crate::sys::datagram::Batch;
 use crate::sys::{Backend, Interest};
 use crate::timer::Purpose;
 
@@ -27,6 +28,7 @@ pub(crate) struct Dispatcher {
     /// Callbacks longer than this are logged, in nanoseconds.
     slow_callback: u64,
     pub(crate) connector: Connector,
+    pub(crate) batch: Batch,
     /// Listeners one of whose connections has ended, for their limits.
     pub(crate) released: Vec<u16>,
 }
@@ -41,6 +43,7 @@ impl Dispatcher {
             watched: 0,
             slow_callback,
             connector: Connector::default(),
+            batch: Batch::new(),
             released: Vec::new(),
         }
     }
@@ -260,6 +263,9 @@ impl Dispatcher {
 
     /// All that is not the ordinary case: marks, closing, failed output, changed interest.
     fn settle_state(&mut self, id: ConnId) {
+        if self.core.is_datagram(id) {
+            return self.settle_datagrams(id);
+        }
         self.settle_marks(id);
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return;
@@ -274,6 +280,12 @@ impl Dispatcher {
             let error = conn.take_send_error().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
             return self.core.doom(id, Close::Io(error));
         }
+        if flags.any(Flags::FIN_DUE) && self.settle_pair(id) {
+            return;
+        }
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return;
+        };
         if flags.any(Flags::CLOSING) && !flags.any(Flags::LINGERING) {
             if conn.out.is_none() {
                 return self.finish_closing(id);
@@ -300,6 +312,12 @@ impl Dispatcher {
             }
             self.core.reading_resumed(id);
         }
+        if let Some(conn) = self.core.conns.get(id.0)
+            && conn.flags.any(Flags::PAIR_FULL)
+            && (failed || conn.queued() <= self.core.config.output_low)
+        {
+            self.core.pair_drained(id);
+        }
         if let Some(conn) = self.core.conns.get(id.0) {
             self.core.publish_output(conn);
         }
@@ -310,7 +328,7 @@ impl Dispatcher {
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return;
         };
-        if conn.kind != Kind::Stream {
+        if !matches!(conn.kind, Kind::Stream | Kind::Datagram) {
             return;
         }
         let (old, new) = (conn.interest, conn.wanted_interest());

@@ -26,6 +26,8 @@ pub enum IpVersion {
 /// | `tcp4://:80`, `tcp6://:80` | TCP on every interface, that version alone |
 /// | `unix:///run/app.sock`, `unix://app.sock` | Unix stream socket at a path |
 /// | `unix://@name` | Unix stream socket with an abstract name (Linux) |
+/// | `udp://127.0.0.1:53`, `udp4://:53`, `udp6://:53` | UDP, as for TCP |
+/// | `unixgram:///run/log.sock`, `unixgram://@name` | Unix datagram socket |
 ///
 /// Port 0 lets the system choose.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +46,19 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// A Unix stream socket with an abstract name, without the leading NUL (Linux only).
     UnixAbstract(Vec<u8>),
+    /// A UDP host and port, as of TCP.
+    Udp {
+        /// Name or address; empty for every interface.
+        host: String,
+        /// 0 to 65535; 0 lets the system choose.
+        port: u16,
+        /// Which IP versions.
+        version: IpVersion,
+    },
+    /// A Unix datagram socket in the file system.
+    UnixDatagram(PathBuf),
+    /// A Unix datagram socket with an abstract name, without the leading NUL (Linux only).
+    UnixDatagramAbstract(Vec<u8>),
 }
 
 impl Endpoint {
@@ -58,19 +73,22 @@ impl Endpoint {
         };
         let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         let version = match scheme {
-            "tcp" => IpVersion::Any,
-            "tcp4" => IpVersion::V4,
-            "tcp6" => IpVersion::V6,
-            "unix" => {
-                return match rest.strip_prefix('@') {
+            "tcp" | "udp" => IpVersion::Any,
+            "tcp4" | "udp4" => IpVersion::V4,
+            "tcp6" | "udp6" => IpVersion::V6,
+            "unix" | "unixgram" => {
+                let stream = scheme == "unix";
+                return match rest.strip_prefix('@').map(|name| name.as_bytes().to_vec()) {
                     _ if rest.contains('\0') => fail("a NUL in the name"),
-                    Some("") => fail("an empty abstract name"),
-                    Some(name) => Ok(Endpoint::UnixAbstract(name.as_bytes().to_vec())),
+                    Some(name) if name.is_empty() => fail("an empty abstract name"),
+                    Some(name) if stream => Ok(Endpoint::UnixAbstract(name)),
+                    Some(name) => Ok(Endpoint::UnixDatagramAbstract(name)),
                     None if rest.is_empty() => fail("an empty path"),
-                    None => Ok(Endpoint::Unix(PathBuf::from(rest))),
+                    None if stream => Ok(Endpoint::Unix(PathBuf::from(rest))),
+                    None => Ok(Endpoint::UnixDatagram(PathBuf::from(rest))),
                 };
             }
-            _ => return fail("the scheme is none of tcp, tcp4, tcp6, unix"),
+            _ => return fail("the scheme is none of tcp, udp (4, 6), unix, unixgram"),
         };
         let Some((host, port)) = rest.rsplit_once(':') else {
             return fail("no port; write host:port, or :port for every interface");
@@ -87,15 +105,46 @@ impl Endpoint {
             None => host,
         };
         let host = host.to_owned();
-        Ok(Endpoint::Tcp { host, port, version })
+        Ok(match scheme.starts_with("udp") {
+            true => Endpoint::Udp { host, port, version },
+            false => Endpoint::Tcp { host, port, version },
+        })
+    }
+
+    /// Whether it is one of UDP or of a Unix datagram socket.
+    pub fn is_datagram(&self) -> bool {
+        match self {
+            Endpoint::Udp { .. }
+            | Endpoint::UnixDatagram(_)
+            | Endpoint::UnixDatagramAbstract(_) => true,
+            Endpoint::Tcp { .. } | Endpoint::Unix(_) | Endpoint::UnixAbstract(_) => false,
+        }
+    }
+
+    /// Itself, if it is for datagrams or for streams, as `datagrams` says.
+    pub(crate) fn only(self, datagrams: bool) -> io::Result<Endpoint> {
+        if self.is_datagram() == datagrams {
+            return Ok(self);
+        }
+        let (is, wanted) =
+            if datagrams { ("streams", "datagrams") } else { ("datagrams", "streams") };
+        let message = format!("{self} is an address for {is}; one for {wanted} is needed here");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    }
+
+    fn ip(&self) -> Option<(&str, u16, IpVersion)> {
+        match self {
+            Endpoint::Tcp { host, port, version } | Endpoint::Udp { host, port, version } => {
+                Some((host, *port, *version))
+            }
+            _ => None,
+        }
     }
 
     /// The address, if the host is one and not a name, so that nothing has to be resolved.
     pub(crate) fn numeric(&self) -> Option<SocketAddr> {
-        let Endpoint::Tcp { host, port, version } = self else {
-            return None;
-        };
-        let addr = SocketAddr::new(host.parse().ok()?, *port);
+        let (host, port, version) = self.ip()?;
+        let addr = SocketAddr::new(host.parse().ok()?, port);
         match version {
             IpVersion::Any => Some(addr),
             IpVersion::V4 => Some(addr).filter(SocketAddr::is_ipv4),
@@ -107,9 +156,13 @@ impl Endpoint {
     pub(crate) fn unix_name(&self) -> Option<Vec<u8>> {
         use std::os::unix::ffi::OsStrExt;
         match self {
-            Endpoint::Tcp { .. } => None,
-            Endpoint::Unix(path) => Some(path.as_os_str().as_bytes().to_vec()),
-            Endpoint::UnixAbstract(name) => Some([b"\0", name.as_slice()].concat()),
+            Endpoint::Tcp { .. } | Endpoint::Udp { .. } => None,
+            Endpoint::Unix(path) | Endpoint::UnixDatagram(path) => {
+                Some(path.as_os_str().as_bytes().to_vec())
+            }
+            Endpoint::UnixAbstract(name) | Endpoint::UnixDatagramAbstract(name) => {
+                Some([b"\0", name.as_slice()].concat())
+            }
         }
     }
 
@@ -120,12 +173,10 @@ impl Endpoint {
     /// What the resolver says; `NotFound` if nothing of the right version is left, which is so
     /// for a Unix endpoint.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let found: Vec<SocketAddr> = match self {
-            Endpoint::Tcp { host, port, version } if host.is_empty() => match version {
-                IpVersion::V4 => vec![(Ipv4Addr::UNSPECIFIED, *port).into()],
-                _ => vec![(Ipv6Addr::UNSPECIFIED, *port).into()],
-            },
-            Endpoint::Tcp { host, port, version } => (host.as_str(), *port)
+        let found: Vec<SocketAddr> = match self.ip() {
+            Some(("", port, IpVersion::V4)) => vec![(Ipv4Addr::UNSPECIFIED, port).into()],
+            Some(("", port, _)) => vec![(Ipv6Addr::UNSPECIFIED, port).into()],
+            Some((host, port, version)) => (host, port)
                 .to_socket_addrs()
                 .map_err(|e| io::Error::new(e.kind(), format!("cannot resolve {self}: {e}")))?
                 .filter(|addr| match version {
@@ -134,7 +185,7 @@ impl Endpoint {
                     IpVersion::V6 => addr.is_ipv6(),
                 })
                 .collect(),
-            Endpoint::Unix(_) | Endpoint::UnixAbstract(_) => Vec::new(),
+            None => Vec::new(),
         };
         if found.is_empty() {
             let message = format!("{self} has no IP address of the version asked for");
@@ -155,20 +206,25 @@ impl std::str::FromStr for Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Endpoint::Tcp { host, port, version } => {
-                let scheme = match version {
-                    IpVersion::Any => "tcp",
-                    IpVersion::V4 => "tcp4",
-                    IpVersion::V6 => "tcp6",
+            Endpoint::Tcp { host, port, version } | Endpoint::Udp { host, port, version } => {
+                let protocol = if self.is_datagram() { "udp" } else { "tcp" };
+                let version = match version {
+                    IpVersion::Any => "",
+                    IpVersion::V4 => "4",
+                    IpVersion::V6 => "6",
                 };
                 if host.contains(':') {
-                    write!(f, "{scheme}://[{host}]:{port}")
+                    write!(f, "{protocol}{version}://[{host}]:{port}")
                 } else {
-                    write!(f, "{scheme}://{host}:{port}")
+                    write!(f, "{protocol}{version}://{host}:{port}")
                 }
             }
             Endpoint::Unix(path) => write!(f, "unix://{}", path.display()),
             Endpoint::UnixAbstract(name) => write!(f, "unix://@{}", name.escape_ascii()),
+            Endpoint::UnixDatagram(path) => write!(f, "unixgram://{}", path.display()),
+            Endpoint::UnixDatagramAbstract(name) => {
+                write!(f, "unixgram://@{}", name.escape_ascii())
+            }
         }
     }
 }
@@ -188,6 +244,11 @@ mod tests {
             "tcp://localhost:1",
             "unix:///run/x.sock",
             "unix://@name",
+            "udp://127.0.0.1:53",
+            "udp4://:0",
+            "udp6://[::1]:53",
+            "unixgram:///run/x.sock",
+            "unixgram://@name",
         ] {
             assert_eq!(Endpoint::parse(text).unwrap().to_string(), text);
         }
@@ -209,6 +270,8 @@ mod tests {
             "[::1:80",
             "unix://",
             "unix://@",
+            "unixgram://@",
+            "udp://1",
             "unix://a\0b",
             "tcp://h:+1x",
         ] {

@@ -6,6 +6,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use crate::acceptor::ListenerId;
+use crate::connector::{ConnectOptions, Target};
+use crate::handler::EvHandler;
 use crate::mail::{Mail, ReactorShared};
 use crate::mailbox::SendError;
 use crate::reactor::Reactor;
@@ -89,6 +91,27 @@ impl Handle {
         task: impl FnOnce(&mut Reactor) + Send + 'static,
     ) -> Result<(), SendError> {
         self.send_to(index, Mail::Task(Box::new(task)))
+    }
+
+    /// Connects to `target` on the reactor that has the fewest connections now; `factory` makes
+    /// the handler on that reactor's thread. As [`Ctx::connect`](crate::Ctx::connect), from any
+    /// thread: `Ok` says that the reactor will try, the outcome is told to the handler.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] if the reactor's mailbox is full, [`SendError::Closed`] if it has
+    /// ended; the factory is not called then.
+    pub fn connect<H: EvHandler>(
+        &self,
+        target: impl Into<Target>,
+        options: &ConnectOptions,
+        factory: impl FnOnce() -> H + Send + 'static,
+    ) -> Result<(), SendError> {
+        let idlest = self.reactors.iter().min_by_key(|reactor| reactor.counters.open.value());
+        let index = idlest.map_or(0, |reactor| reactor.index);
+        let (target, options) = (target.into(), options.clone());
+        self.run_on(index, move |reactor| {
+            reactor.connect(target, &options, factory());
+        })
     }
 
     pub(crate) fn send_to(&self, index: usize, mail: Mail) -> Result<(), SendError> {

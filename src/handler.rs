@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::addr::Addr;
 use crate::close::Close;
 use crate::ctx::Ctx;
 use crate::slab::Key;
@@ -29,13 +30,20 @@ impl ConnId {
     }
 }
 
+impl Default for ConnId {
+    /// [`ConnId::NONE`].
+    fn default() -> ConnId {
+        ConnId::NONE
+    }
+}
+
 impl fmt::Debug for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ConnId({}v{})", self.0.index(), self.0.generation())
     }
 }
 
-/// What happens on a connection, as callbacks. Every method has a default but [`on_read`].
+/// What happens on a connection, as callbacks. Every method has a default.
 ///
 /// A handler lives on one reactor's thread from its creation to its end, so it needs neither
 /// `Send` nor locks, and no two of a reactor's callbacks run at once or inside each other. What
@@ -43,8 +51,6 @@ impl fmt::Debug for ConnId {
 ///
 /// Returning an error from a callback resets the connection; `on_close` then gets the error as
 /// [`Close::Error`]. A panic does the same with [`Close::Panic`].
-///
-/// [`on_read`]: EvHandler::on_read
 pub trait EvHandler: 'static {
     /// The connection is there: called once, before anything else.
     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
@@ -60,8 +66,12 @@ pub trait EvHandler: 'static {
     /// messages it found, and keeps no buffer of its own. If it also pauses reading, the rest
     /// is offered when it resumes.
     ///
-    /// `data` is never empty, is borrowed for the call, and may be changed in place.
-    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize>;
+    /// `data` is never empty, is borrowed for the call, and may be changed in place. The default,
+    /// for handlers without a stream, drops it.
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        let _ = cx;
+        Ok(data.len())
+    }
 
     /// The peer sent its FIN: nothing more will arrive, but it may still read (half-close).
     /// Bytes left untaken are dropped after this call; [`Ctx::unread`] tells how many. The
@@ -101,6 +111,42 @@ pub trait EvHandler: 'static {
     /// and again while it lasts.
     fn on_ready(&mut self, cx: &mut Ctx<'_>, ready: Readiness) -> io::Result<()> {
         let _ = (cx, ready);
+        Ok(())
+    }
+
+    /// A datagram has come to a socket bound or connected by [`Ctx::bind_datagrams`] and its kin.
+    /// It may be empty, and may be changed in place. `from` is [`Addr::NONE`] or unnamed where
+    /// the sender has no address.
+    ///
+    /// Datagrams that came together are told one after another, and what is sent meanwhile
+    /// leaves together when the last is done. They are told even if one of these calls pauses.
+    fn on_datagram(&mut self, cx: &mut Ctx<'_>, data: &mut [u8], from: &Addr) -> io::Result<()> {
+        let _ = (cx, data, from);
+        Ok(())
+    }
+
+    /// A datagram was longer than `DatagramOptions::datagram_max`, and this is its beginning: the
+    /// rest is lost. The default ignores it.
+    fn on_datagram_truncated(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        data: &mut [u8],
+        from: &Addr,
+    ) -> io::Result<()> {
+        let _ = (cx, data, from);
+        Ok(())
+    }
+
+    /// A datagram for `to` could not be sent, or was answered by an ICMP error such as "port
+    /// unreachable" (`ConnectionRefused`). The socket goes on; the default ignores it. `to` is
+    /// [`Addr::NONE`] where the system does not say.
+    fn on_datagram_error(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        error: io::Error,
+        to: &Addr,
+    ) -> io::Result<()> {
+        let _ = (cx, error, to);
         Ok(())
     }
 

@@ -43,6 +43,9 @@ impl Reactor {
         let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
             return;
         };
+        if conn.flags.any(Flags::PAIRED) {
+            return self.relay(id);
+        }
         let mut tail = conn.take_tail();
         let kept = tail.len();
         // Half of the buffer stays free: a read of nothing would look like the peer's FIN.
@@ -92,6 +95,9 @@ impl Reactor {
 
     /// Offers what was left untaken once more, nothing new having arrived.
     pub(crate) fn offer_tail(&mut self, id: ConnId) {
+        if self.dispatcher.core.partner(id).is_some() {
+            return self.relay_tail(id);
+        }
         let dispatcher = &mut self.dispatcher;
         let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
             return;
@@ -120,7 +126,13 @@ impl Reactor {
                 return dispatcher.settle();
             }
             conn.flags.insert(Flags::PEER_EOF);
-            dispatcher.call(id, |handler, cx| handler.on_eof(cx));
+            match dispatcher.core.partner(id) {
+                Some(partner) => {
+                    dispatcher.core.touch(id);
+                    dispatcher.core.finish_output(partner);
+                }
+                None => drop(dispatcher.call(id, |handler, cx| handler.on_eof(cx))),
+            }
             if let Some(conn) = dispatcher.core.conns.get_mut(id.0) {
                 conn.put_tail(Tail::default());
             }
@@ -141,6 +153,12 @@ impl Reactor {
         let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
             return;
         };
+        if conn.flags.any(Flags::PEER_EOF) && conn.flags.any(Flags::FIN_SENT) {
+            // Both of its directions are over; the other side of the pair is not done yet.
+            conn.flags.insert(Flags::SAW_HUP);
+            dispatcher.core.touch(id);
+            return dispatcher.settle();
+        }
         if (event.hup || event.error) && conn.flags.any(Flags::PEER_EOF) {
             // Nobody is there to read an answer.
             dispatcher.core.doom(id, Close::Io(io::ErrorKind::BrokenPipe.into()));

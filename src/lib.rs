@@ -116,6 +116,8 @@ mod conn;
 mod connector;
 mod core;
 mod ctx;
+mod datagram;
+mod datagram_queue;
 mod dispatch;
 mod endpoint;
 mod group;
@@ -126,8 +128,10 @@ mod isolate;
 mod mail;
 mod mailbox;
 mod output;
+mod pair;
 mod pin;
 mod placement;
+mod pool;
 #[cfg(feature = "proactor")]
 pub mod proactor;
 mod prometheus;
@@ -150,15 +154,18 @@ mod timer;
 pub use acceptor::ListenerId;
 pub use addr::Addr;
 pub use close::Close;
+pub use closing::Detached;
 pub use config::{Config, ListenOptions};
 pub use connector::{ConnectOptions, Retry, Target};
-pub use core::Detached;
+
 pub use ctx::{Ctx, Out, Traffic};
+pub use datagram::{DatagramId, DatagramOptions, interface_index};
 pub use endpoint::{Endpoint, IpVersion};
 pub use handle::{Handle, Shutdown};
 pub use handler::{ConnId, EvHandler};
 pub use mailbox::SendError;
 pub use placement::{PlaceFn, Placement};
+pub use pool::{Pool, PoolOptions, PoolRemote, PoolStats};
 #[cfg(feature = "http1")]
 pub use proto::http1;
 #[cfg(feature = "websocket")]

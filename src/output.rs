@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::addr::Addr;
 use crate::buf::OutQueue;
 use crate::close::Close;
 use crate::config::{FLUSHES_PER_TURN, SCRATCH_MAX, SENDFILE_MAX};
@@ -57,6 +58,10 @@ impl Core {
 
     /// A write that is large, crosses a mark, or is for another connection.
     fn write_examined(&mut self, net: &mut Backend, id: ConnId, data: &[u8]) {
+        if self.is_datagram(id) {
+            self.send_to(id, &Addr::NONE, data);
+            return;
+        }
         if data.is_empty() || !self.accepts_output(id) {
             return;
         }
@@ -78,6 +83,10 @@ impl Core {
     pub(crate) fn write_owned(&mut self, net: &mut Backend, id: ConnId, data: Bytes) {
         if data.len() < self.config.direct_write_min && id == self.current {
             return self.write(net, id, &data);
+        }
+        if self.is_datagram(id) {
+            self.send_to(id, &Addr::NONE, &data);
+            return;
         }
         if data.is_empty() || !self.accepts_output(id) {
             return;
@@ -198,6 +207,8 @@ impl Core {
         let pending = self.pending_output(id);
         if pending > self.config.output_max {
             self.doom(id, Close::SlowConsumer);
+        } else if pending > self.config.output_high && self.partner(id).is_some() {
+            self.pair_full(id);
         } else if pending > self.config.output_high
             && let Some(conn) = self.conns.get_mut(id.0)
         {

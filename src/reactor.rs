@@ -15,6 +15,7 @@ use crate::conn::{Flags, Kind};
 use crate::connector::{ConnectOptions, Target};
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
+use crate::datagram::DatagramPart;
 use crate::dispatch::Dispatcher;
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
@@ -35,6 +36,8 @@ pub struct Reactor {
     pub(crate) read_buffer: Box<[u8]>,
     /// This reactor's part of the server's listeners, by `ListenerId`.
     pub(crate) listeners: Vec<Listening>,
+    /// Datagram sockets of the server, by `DatagramId`, until they are served.
+    pub(crate) datagram_sockets: Vec<Option<DatagramPart>>,
     pub(crate) inbox: VecDeque<Mail>,
     mail_left: bool,
     due: Vec<TimerId>,
@@ -57,6 +60,7 @@ impl Reactor {
             dispatcher: Dispatcher::new(backend, core),
             read_buffer,
             listeners,
+            datagram_sockets: Vec::new(),
             inbox: VecDeque::new(),
             mail_left: false,
             due: Vec::new(),
@@ -143,6 +147,7 @@ impl Reactor {
             Kind::Stream => self.stream_ready(event),
             Kind::Listener => self.accept_ready(conn.listener, event.id),
             Kind::Source => self.source_ready(event),
+            Kind::Datagram => self.datagrams_ready(event),
             Kind::Attempt => {
                 self.dispatcher.attempt_ready(event);
                 self.dispatcher.settle();
@@ -153,6 +158,7 @@ impl Reactor {
 
     fn source_ready(&mut self, event: Event) {
         let ready = Readiness::of(event);
+        self.dispatcher.open_first(event.id);
         self.dispatcher.call(event.id, |handler, cx| handler.on_ready(cx, ready));
         self.dispatcher.settle();
     }
@@ -263,9 +269,13 @@ impl Reactor {
             conn.flags.remove(Flags::DEFERRED);
             let drained = conn.flags.take(Flags::DRAIN_DUE);
             let offer = conn.flags.take(Flags::OFFER_DUE);
+            let errors = conn.flags.take(Flags::ERRORS_DUE);
             let eof = conn.flags.take(Flags::EOF_DUE);
             if conn.flags.take(Flags::OPEN_DUE) && !conn.flags.any(Flags::ENDING) {
                 self.dispatcher.open(id);
+            }
+            if errors {
+                self.dispatcher.tell_errors(id);
             }
             if drained && self.may_call(id, Flags::ABOVE_HIGH | Flags::ENDING) {
                 self.dispatcher.call(id, |handler, cx| handler.on_drain(cx));

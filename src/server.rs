@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
 use crate::config::{Config, ListenOptions};
+use crate::datagram::{self, DatagramId, DatagramOptions, DatagramPart};
 use crate::endpoint::Endpoint;
 use crate::group::{Group, Spread};
 use crate::handle::Handle;
@@ -63,6 +64,8 @@ pub struct Server {
     reactors: Vec<(Native, Ending)>,
     handle: Handle,
     listeners: Vec<Listener>,
+    /// By `DatagramId`: the address, and a part for each reactor.
+    datagrams: Vec<(Addr, Vec<DatagramPart>)>,
 }
 
 struct Listener {
@@ -92,7 +95,13 @@ impl Server {
             reactors.push((native, Ending { shared, handle: None }));
         }
         let handle = Handle::new(reactors.iter().map(|(_, ending)| ending.shared.clone()));
-        Ok(Server { config: Arc::new(config), reactors, handle, listeners: Vec::new() })
+        Ok(Server {
+            config: Arc::new(config),
+            reactors,
+            handle,
+            listeners: Vec::new(),
+            datagrams: Vec::new(),
+        })
     }
 
     /// Binds `addr` and listens, with the default options; see [`Endpoint`] for its forms.
@@ -110,7 +119,7 @@ impl Server {
     /// As of [`Server::listen`], and `InvalidInput` for options that make no sense.
     pub fn listen_with(&mut self, addr: &str, options: &ListenOptions) -> io::Result<ListenerId> {
         options.validate()?;
-        let endpoint = Endpoint::parse(addr)?;
+        let endpoint = Endpoint::parse(addr)?.only(false)?;
         let bound = listen::bind(&endpoint, options)?;
         self.add_listener(bound, Some(endpoint), options)
     }
@@ -163,6 +172,27 @@ impl Server {
         Ok(ListenerId(id))
     }
 
+    /// Binds `addr` for datagrams (`udp://…`, `unixgram://…`; see [`Endpoint`]): a socket for each
+    /// reactor, and the system chooses by the two addresses of a datagram which one gets it
+    /// (SO_REUSEPORT). Reactors share a Unix socket. [`Reactor::serve_datagrams`] takes it.
+    ///
+    /// # Errors
+    /// The address and what is wrong with it, or `InvalidInput` for options that make no sense.
+    pub fn bind_datagrams(
+        &mut self,
+        addr: &str,
+        options: &DatagramOptions,
+    ) -> io::Result<DatagramId> {
+        let parts = datagram::bind_parts(addr, options, self.reactors.len())?;
+        self.datagrams.push(parts);
+        Ok(DatagramId(self.datagrams.len() - 1))
+    }
+
+    /// The address a datagram socket is bound to, port 0 resolved.
+    pub fn datagram_addr(&self, id: DatagramId) -> Addr {
+        self.datagrams.get(id.0).map_or(Addr::NONE, |(addr, _)| addr.clone())
+    }
+
     /// The address a listener is bound to, port 0 resolved.
     pub fn local_addr(&self, listener: ListenerId) -> Addr {
         let listener = self.listeners.get(usize::from(listener.0));
@@ -203,12 +233,14 @@ impl Server {
         let (report, reports) = mpsc::channel();
         let cores = if self.config.pin { pin::allowed_cores() } else { Vec::new() };
         let mut parts = share_listeners(self.listeners, self.reactors.len()).into_iter();
+        let mut datagrams = datagram::share_parts(self.datagrams, self.reactors.len()).into_iter();
         let mut running = Running { handle: self.handle.clone(), threads: Vec::new() };
         // Each thread serves when it is told to, or ends when its sender is dropped.
         let mut starts = Vec::new();
         for (native, ending) in self.reactors {
             let shared = ending.shared.clone();
             let listeners = parts.next().unwrap_or_default();
+            let datagrams = datagrams.next().unwrap_or_default();
             let (config, handle) = (self.config.clone(), self.handle.clone());
             let (setup, report) = (setup.clone(), report.clone());
             let (start, started) = mpsc::channel::<()>();
@@ -224,6 +256,7 @@ impl Server {
                 let listeners =
                     listeners.map(|(group, socket)| Listening::new(group, socket)).collect();
                 let mut reactor = Reactor::new(backend, config, shared, handle.clone(), listeners);
+                reactor.datagram_sockets = datagrams;
                 let _ = report.send(set_up(&mut reactor, &*setup));
                 drop((report, setup));
                 if started.recv().is_err() {

@@ -40,6 +40,9 @@ pub(crate) struct Counters {
     pub(crate) closed: [Counter; close::KINDS],
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    pub(crate) datagrams_in: Counter,
+    pub(crate) datagrams_out: Counter,
+    pub(crate) datagrams_dropped: Counter,
     pub(crate) turns: Counter,
     pub(crate) events: Counter,
     pub(crate) mail: Counter,
@@ -74,6 +77,12 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Bytes the system took for sending.
     pub bytes_out: u64,
+    /// Datagrams received.
+    pub datagrams_in: u64,
+    /// Datagrams the system took for sending.
+    pub datagrams_out: u64,
+    /// Datagrams to send that were dropped: the socket's queue was full, or the system refused.
+    pub datagrams_dropped: u64,
     /// Turns of the loop.
     pub turns: u64,
     /// Events from the poller.
@@ -118,6 +127,9 @@ impl Counters {
             closed: std::array::from_fn(|kind| self.closed[kind].value()),
             bytes_in: self.bytes_in.value(),
             bytes_out: self.bytes_out.value(),
+            datagrams_in: self.datagrams_in.value(),
+            datagrams_out: self.datagrams_out.value(),
+            datagrams_dropped: self.datagrams_dropped.value(),
             turns: self.turns.value(),
             events: self.events.value(),
             mail: self.mail.value(),
@@ -143,6 +155,9 @@ impl Stats {
             closed: std::array::from_fn(|kind| sum.closed[kind] + one.closed[kind]),
             bytes_in: sum.bytes_in + one.bytes_in,
             bytes_out: sum.bytes_out + one.bytes_out,
+            datagrams_in: sum.datagrams_in + one.datagrams_in,
+            datagrams_out: sum.datagrams_out + one.datagrams_out,
+            datagrams_dropped: sum.datagrams_dropped + one.datagrams_dropped,
             turns: sum.turns + one.turns,
             events: sum.events + one.events,
             mail: sum.mail + one.mail,

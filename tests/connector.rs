@@ -161,6 +161,86 @@ fn shutdown_cancels_what_is_under_way() {
     assert_eq!(taken(&log), ["fail ConnectionAborted"]);
 }
 
+/// Success, timeout, refusal and cancellation come in one turn, on a kernel that reorders and
+/// withholds events: whichever comes first counts, and it alone.
+/// Planted: `connect_timed_out` without a look at what has become of the attempt's owner.
+#[test]
+fn hard_case_25_a_race_of_answer_timeout_and_cancel_has_one_outcome() {
+    let mut outcomes = std::collections::BTreeMap::<String, usize>::new();
+    for seed in 0..2000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut sim = Simulation::with(seed, reev::sim::Faults::hostile(), Config::default());
+        let log = Log::default();
+        let timeout = Duration::from_millis(rng.u64(1..4));
+        let stagger = Duration::from_millis(rng.u64(0..3));
+        let options = ConnectOptions { timeout, stagger, ..ConnectOptions::default() };
+        let two = addrs(&["10.0.0.1:1", "10.0.0.2:1"]);
+        let id = sim.reactor().connect(two, &options, Noting(log.clone()));
+        let mut peers = Vec::new();
+        for _ in 0..6 {
+            match rng.u8(0..6) {
+                0 => peers.extend(sim.outgoing().map(reev::sim::Outgoing::accept)),
+                1 => drop(sim.outgoing().map(reev::sim::Outgoing::refuse)),
+                2 => drop(sim.reactor().conn(id).map(|mut cx| cx.close())),
+                3 => drop(sim.turn()),
+                _ => sim.advance(Duration::from_micros(rng.u64(1..2000))),
+            }
+        }
+        sim.advance(Duration::from_secs(60));
+        if let Some(mut cx) = sim.reactor().conn(id) {
+            cx.abort();
+        }
+        sim.advance(Duration::from_secs(60));
+        let lines = taken(&log);
+        let opened = lines[0] == "open";
+        let ended = lines.last().unwrap().starts_with("close ");
+        assert!(if opened { ended } else { lines.len() == 1 }, "seed {seed}: {lines:?}");
+        assert_eq!(sim.open_sockets(), 0, "seed {seed}: {lines:?}");
+        let stats = &sim.handle().stats()[0];
+        assert_eq!((stats.open, stats.timers), (0, 0), "seed {seed}: {lines:?}");
+        *outcomes.entry(lines[0].clone()).or_default() += 1;
+    }
+    assert_eq!(outcomes.len(), 4, "each outcome is met: {outcomes:?}");
+}
+
+/// The life of a connection is the same whichever side made it: each seed's script of bytes,
+/// ends and resets is played on an accepted and on a made connection.
+#[test]
+fn made_and_accepted_connections_live_the_same_life() {
+    for seed in 0..300 {
+        let lives = [false, true].map(|made| {
+            let (mut sim, log) = (Simulation::new(seed), Log::default());
+            let peer = if made {
+                let options = ConnectOptions::default();
+                sim.reactor().connect(addrs(&["10.0.0.1:1"]), &options, Noting(log.clone()));
+                sim.settle();
+                sim.outgoing().unwrap().accept()
+            } else {
+                let shared = log.clone();
+                let listener = sim.listen(move |_| Noting(shared.clone()));
+                sim.connect(listener)
+            };
+            sim.settle();
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let id = sim.reactor().conn_ids()[0];
+            for _ in 0..rng.usize(1..8) {
+                match rng.u8(0..8) {
+                    0..3 => peer.send(b"bytes"),
+                    3 => peer.finish(),
+                    4 => peer.reset(),
+                    5 => drop(sim.reactor().conn(id).map(|mut cx| cx.write(b"answer"))),
+                    6 => drop(sim.reactor().conn(id).map(|mut cx| cx.close())),
+                    _ => drop(sim.reactor().conn(id).map(|mut cx| cx.abort())),
+                }
+                sim.settle();
+            }
+            sim.advance(Duration::from_secs(60));
+            (taken(&log), peer.receive(), peer.saw_fin(), peer.saw_reset())
+        });
+        assert_eq!(lives[0], lives[1], "seed {seed}");
+    }
+}
+
 /// Sends its outcome to the test's thread.
 struct Telling(mpsc::Sender<String>);
 

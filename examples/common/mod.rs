@@ -37,8 +37,17 @@ impl Serve {
         Config { reactors: self.reactors, pin: !self.no_pin, output_max, ..default }
     }
 
+    /// The address for datagrams: `udp://` where no scheme is given.
+    #[allow(dead_code, reason = "not every example has datagrams")]
+    pub(crate) fn datagram_addr(&self) -> String {
+        match self.addr.contains("://") {
+            true => self.addr.clone(),
+            false => format!("udp://{}", self.addr),
+        }
+    }
+
     /// A server that listens, and stops on SIGINT and SIGTERM.
-    #[allow(dead_code, reason = "the examples of the proactor accept by themselves")]
+    #[allow(dead_code, reason = "not every example listens for streams")]
     pub(crate) fn listen(&self) -> io::Result<(Server, ListenerId)> {
         let mut server = Server::new(self.config())?;
         let listener = server.listen(&self.addr)?;
@@ -73,4 +82,18 @@ where
 /// reads it is no reason not to serve.
 pub(crate) fn banner(name: &str, addr: &Addr, try_it: impl Display) {
     let _ = writeln!(io::stdout(), "{name}: listening on {addr}; try: {try_it}");
+}
+
+/// How to talk to a server of lines or bytes at `addr`.
+#[allow(dead_code, reason = "not every example is for netcat")]
+pub(crate) fn how_to_try(addr: &Addr) -> String {
+    match (addr.socket_addr(), addr.unix_path()) {
+        (Some(addr), _) => {
+            let host =
+                if addr.ip().is_unspecified() { "localhost".into() } else { addr.ip().to_string() };
+            format!("nc {host} {}", addr.port())
+        }
+        (None, Some(path)) => format!("nc -U {}", path.display()),
+        (None, None) => format!("socat - ABSTRACT-CONNECT:{addr}"),
+    }
 }

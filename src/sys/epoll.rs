@@ -84,7 +84,7 @@ impl Epoll {
     }
 
     #[inline]
-    fn fd(&self, index: usize) -> io::Result<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self, index: usize) -> io::Result<BorrowedFd<'_>> {
         match self.fds.get(index) {
             Some(Some(fd)) => Ok(fd.as_fd()),
             _ => Err(io::ErrorKind::NotConnected.into()),

@@ -32,6 +32,7 @@ pub(crate) fn bind(endpoint: &Endpoint, options: &ListenOptions) -> io::Result<B
         }
         Endpoint::Unix(path) => bind_path(path, options),
         Endpoint::UnixAbstract(name) => bind_abstract(name, options),
+        other => return other.clone().only(false).and(Err(io::ErrorKind::InvalidInput.into())),
     };
     bound.map_err(|error| explain(&format!("cannot listen on {endpoint}"), &error))
 }
@@ -150,6 +151,9 @@ fn set_options(socket: &SockRef<'_>, options: &ListenOptions, tcp: bool) -> io::
         socket.set_send_buffer_size(bytes)?;
     }
     if tcp {
+        if let Some(waiting) = options.fast_open {
+            net::set_fast_open(&**socket, waiting)?;
+        }
         socket.set_tcp_nodelay(options.nodelay)?;
         if let Some(idle) = options.keepalive {
             let whole_seconds = Duration::from_secs(idle.as_secs());
@@ -166,7 +170,7 @@ fn bind_path(path: &Path, options: &ListenOptions) -> io::Result<Bound> {
     let addr = SockAddr::unix(path)?;
     let bound = match bind_unix(&addr, options) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            remove_stale(path)?;
+            remove_stale(path, Type::STREAM)?;
             bind_unix(&addr, options)?
         }
         other => other?,
@@ -194,13 +198,13 @@ fn bind_unix(addr: &SockAddr, options: &ListenOptions) -> io::Result<Bound> {
 }
 
 /// Unlinks the path of a server that is gone: only a socket, and only if nobody listens.
-fn remove_stale(path: &Path) -> io::Result<()> {
+pub(super) fn remove_stale(path: &Path, kind: Type) -> io::Result<()> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         let message = format!("{} exists and is not a socket", path.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
     // Without blocking: a server that lives, but whose backlog is full, says "later".
-    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let probe = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
@@ -219,7 +223,7 @@ pub(crate) struct UnixPath {
 }
 
 impl UnixPath {
-    fn new(path: &Path) -> io::Result<UnixPath> {
+    pub(super) fn new(path: &Path) -> io::Result<UnixPath> {
         let path = std::path::absolute(path)?;
         let made = std::fs::symlink_metadata(&path)?;
         Ok(UnixPath { path, device: made.dev(), inode: made.ino() })

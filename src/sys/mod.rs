@@ -15,7 +15,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::addr::Addr;
@@ -24,6 +24,7 @@ use crate::handler::ConnId;
 use crate::mailbox::Doorbell;
 
 pub(crate) mod connect;
+pub(crate) mod datagram;
 pub(crate) mod epoll;
 #[cfg(feature = "http1")]
 pub(crate) mod folder;
@@ -274,6 +275,20 @@ impl Backend {
         forward!(self.local_addr(index))
     }
 
+    /// The descriptor in a slot, for what only datagram sockets do.
+    pub(crate) fn descriptor(&self, index: usize) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Backend::Native(backend) => backend.fd(index),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Whether it has real descriptors.
+    pub(crate) fn is_native(&self) -> bool {
+        matches!(self, Backend::Native(_))
+    }
+
     /// Closes with a FIN. `interest` is what the poller knows.
     pub(crate) fn close(&mut self, id: ConnId, interest: Interest) {
         forward!(self.close(id, interest));
@@ -287,6 +302,10 @@ impl Backend {
 
 /// Prepares a connected stream socket made elsewhere; its peer's address comes with it.
 pub(crate) fn adopt_stream(fd: OwnedFd) -> io::Result<(OwnedFd, Addr)> {
+    if !net::is_stream(&fd)? {
+        let message = "only a connected stream socket can be adopted";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     let peer = net::peer_addr(&fd)?;
     net::set_nonblocking(&fd)?;
     Ok((fd, peer))

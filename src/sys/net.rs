@@ -12,7 +12,7 @@ use socket2::SockRef;
 use crate::addr::Addr;
 
 /// Runs a system call until it is not interrupted; a negative result is `errno`.
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+pub(super) fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {
             Ok(n) => return Ok(n),
@@ -125,7 +125,7 @@ fn name_of(fd: BorrowedFd<'_>, call: NameCall) -> io::Result<Addr> {
 }
 
 /// The address the kernel wrote into `storage`, `length` bytes of it.
-fn addr_from(storage: &libc::sockaddr_storage, length: usize) -> Addr {
+pub(super) fn addr_from(storage: &libc::sockaddr_storage, length: usize) -> Addr {
     match i32::from(storage.ss_family) {
         libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
             // SAFETY: the family says that the storage holds a sockaddr_in, and it is large and
@@ -176,20 +176,39 @@ pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
 }
 
+pub(crate) fn is_stream(fd: &impl AsFd) -> io::Result<bool> {
+    Ok(SockRef::from(fd).r#type()? == socket2::Type::STREAM)
+}
+
 pub(crate) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     SockRef::from(fd).set_nonblocking(true)
 }
 
 /// The first bytes sent go with the SYN (TCP_FASTOPEN_CONNECT, tcp(7)).
 pub(crate) fn set_fast_open_connect(fd: &impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
+}
+
+/// A listener takes bytes with the SYN, from at most `waiting` clients at once (TCP_FASTOPEN,
+/// tcp(7)).
+pub(crate) fn set_fast_open(fd: &impl AsFd, waiting: u16) -> io::Result<()> {
+    set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, waiting.into())
+}
+
+/// setsockopt(2) with an int.
+pub(crate) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the option value is an int that lives through the call.
     retry(|| unsafe {
         libc::setsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_FASTOPEN_CONNECT,
-            (&raw const on).cast(),
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         ) as isize
     })?;

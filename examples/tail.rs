@@ -1,0 +1,155 @@
+//! Sends what is appended to a file to every client, as `tail -f` does to a terminal:
+//! `cargo run --release --example tail -- --file /var/log/syslog`, then `nc 127.0.0.1 7010`.
+//!
+//! Each reactor watches the file by an inotify descriptor of its own, which is a source of events
+//! like any other, and reads what is new once for all its clients. A file that shrinks is read
+//! from its beginning; one that is replaced (by rotation) is opened again.
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use reev::{Addr, Close, ConnId, Ctx, EvHandler, Readiness};
+
+/// Bytes read from the file in one turn; the rest comes in the next.
+const PIECE: usize = 64 << 10;
+
+/// The clients of a reactor.
+#[derive(Default)]
+struct Clients(HashSet<ConnId>);
+
+struct Client;
+
+impl EvHandler for Client {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        let id = cx.id();
+        cx.local::<Clients>().0.insert(id);
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
+        let id = cx.id();
+        cx.local::<Clients>().0.remove(&id);
+    }
+}
+
+struct Tail {
+    path: PathBuf,
+    file: Option<File>,
+    inotify: Inotify,
+    buffer: Vec<u8>,
+}
+
+impl Tail {
+    /// Watches the folder, so that a file that is replaced is noticed too.
+    fn new(path: &Path) -> io::Result<(OwnedFd, Tail)> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let flags = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_ATTRIB;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        inotify.add_watch(folder.unwrap_or(Path::new(".")), flags)?;
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::End(0))?;
+        let source = inotify.as_fd().try_clone_to_owned()?;
+        let tail =
+            Tail { path: path.to_owned(), file: Some(file), inotify, buffer: vec![0; PIECE] };
+        Ok((source, tail))
+    }
+
+    /// Opens the file again if the path leads to another one now.
+    fn follow(&mut self) {
+        let Ok(found) = std::fs::metadata(&self.path) else {
+            return; // between two files
+        };
+        let same = self.file.as_ref().and_then(|file| file.metadata().ok());
+        if same.is_none_or(|open| (open.dev(), open.ino()) != (found.dev(), found.ino())) {
+            self.file = File::open(&self.path).ok();
+        }
+    }
+
+    /// Reads what is new; 0 at the end.
+    fn read(&mut self) -> io::Result<usize> {
+        let Some(file) = &mut self.file else {
+            return Ok(0);
+        };
+        if file.metadata()?.len() < file.stream_position()? {
+            file.rewind()?;
+        }
+        file.read(&mut self.buffer)
+    }
+
+    fn pass_on(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        let n = self.read()?;
+        if n == 0 {
+            self.follow();
+            if self.file.as_mut().is_none_or(|file| file.stream_position().is_ok_and(|at| at > 0)) {
+                return Ok(());
+            }
+        }
+        let piece = Bytes::copy_from_slice(&self.buffer[..n]);
+        let clients: Vec<ConnId> = cx.local::<Clients>().0.iter().copied().collect();
+        for id in clients {
+            if let Some(mut client) = cx.conn(id) {
+                client.write_owned(piece.clone());
+            }
+        }
+        if n > 0 {
+            cx.set_timer(std::time::Duration::ZERO); // there may be more
+        }
+        Ok(())
+    }
+}
+
+impl EvHandler for Tail {
+    fn on_ready(&mut self, cx: &mut Ctx<'_>, _: Readiness) -> io::Result<()> {
+        match self.inotify.read_events() {
+            Ok(_) | Err(Errno::EAGAIN) => self.pass_on(cx),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: reev::TimerId) -> io::Result<()> {
+        self.pass_on(cx)
+    }
+}
+
+/// Sends what is appended to a file to every client
+#[derive(clap::Parser)]
+#[command(name = "tail", version)]
+struct Options {
+    #[command(flatten)]
+    serve: common::Serve,
+
+    /// The file to follow
+    #[arg(long)]
+    file: PathBuf,
+}
+
+fn main() -> ExitCode {
+    common::run("127.0.0.1:7010", |options: Options| {
+        let (server, listener) = options.serve.listen()?;
+        let addr = server.local_addr(listener);
+        let path = options.file;
+        let running = server.start(move |reactor| {
+            let failed = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            };
+            let (source, tail) = Tail::new(&path).map_err(failed)?;
+            reactor.add_source(source, Readiness::READ, tail)?;
+            reactor.accept(listener, |_: &Addr| Client)
+        })?;
+        common::banner("tail", &addr, common::how_to_try(&addr));
+        running.join()
+    })
+}

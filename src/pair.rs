@@ -1,0 +1,217 @@
+//! Two connections joined: what is read on one is written to the other.
+//!
+//! Each side has a flag for what the other waits for. Output of one side above the high mark
+//! rests the reading of the other (`PAIR_PAUSED`), not its own: a peer that reads nothing may
+//! still have much to say.
+
+use std::io;
+
+use crate::close::Close;
+use crate::conn::{Flags, Kind};
+use crate::core::Core;
+use crate::ctx::Ctx;
+use crate::dispatch::Dispatcher;
+use crate::handler::ConnId;
+use crate::reactor::Reactor;
+
+impl Ctx<'_> {
+    /// Joins this connection with `other` of the same reactor: what is read on either side is
+    /// written to the other from now on, without a call of `on_read`, `on_eof` or `on_drain`.
+    /// What is left untaken or was written before goes first. Both sides are read again if they
+    /// were paused.
+    ///
+    /// Above `Config::output_high` unsent bytes of one side, the other is not read, until
+    /// `Config::output_low`. A FIN is passed on when what was before it is sent, and both sides
+    /// end with [`Close::Peer`] when both directions are over. If one side ends otherwise, the
+    /// other does too: closed after a flush if the end was in good order (`close`, an idle
+    /// timeout), else aborted. A side that is detached leaves the other to its handler.
+    /// Timers, idle timeouts, notifications and `on_close` stay what they are.
+    ///
+    /// False, and nothing is done, if either side is not a connected stream, is ending, is
+    /// paired already, or cannot be written to any more.
+    pub fn pair(&mut self, other: ConnId) -> bool {
+        self.core.pair(self.id, other)
+    }
+}
+
+impl Core {
+    fn can_pair(&self, id: ConnId) -> bool {
+        let unfit = Flags::ENDING | Flags::OUT_FAILED | Flags::PAIRED;
+        self.conns.get(id.0).is_some_and(|conn| {
+            conn.kind == Kind::Stream && conn.flags.any(Flags::OPENED) && !conn.flags.any(unfit)
+        })
+    }
+
+    fn pair(&mut self, id: ConnId, other: ConnId) -> bool {
+        if id == other || !self.can_pair(id) || !self.can_pair(other) {
+            return false;
+        }
+        let sides = [(id, other), (other, id)];
+        for (side, partner) in sides {
+            if let Some(conn) = self.conns.get_mut(side.0) {
+                conn.extra_mut().partner = partner;
+                conn.flags.insert(Flags::PAIRED);
+            }
+        }
+        for (side, partner) in sides {
+            self.resume_reads(side);
+            let Some(conn) = self.conns.get_mut(side.0) else {
+                continue;
+            };
+            let (above, finished) =
+                (conn.flags.take(Flags::ABOVE_HIGH), conn.flags.any(Flags::PEER_EOF));
+            if above {
+                self.reading_resumed(side);
+                self.pair_full(side);
+            }
+            if finished {
+                self.finish_output(partner);
+            }
+            self.defer(side, Flags::OFFER_DUE);
+            self.touch(side);
+        }
+        true
+    }
+
+    /// The other side of a paired connection.
+    pub(crate) fn partner(&self, id: ConnId) -> Option<ConnId> {
+        let conn = self.conns.get(id.0).filter(|conn| conn.flags.any(Flags::PAIRED))?;
+        conn.extra().map(|extra| extra.partner)
+    }
+
+    /// `id` owes so much that its partner is to be read no more.
+    pub(crate) fn pair_full(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.flags.insert(Flags::PAIR_FULL);
+        }
+        if let Some(partner) = self.partner(id)
+            && let Some(conn) = self.conns.get_mut(partner.0)
+            && !conn.flags.any(Flags::PAIR_PAUSED)
+        {
+            self.shared.counters.paused.add(u64::from(!conn.flags.any(Flags::RESTS)));
+            conn.flags.insert(Flags::PAIR_PAUSED);
+            self.touch(partner);
+        }
+    }
+
+    /// `id` owes little again.
+    pub(crate) fn pair_drained(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.flags.remove(Flags::PAIR_FULL);
+        }
+        if let Some(partner) = self.partner(id) {
+            self.pair_resume(partner);
+        }
+    }
+
+    fn pair_resume(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.0)
+            && conn.flags.take(Flags::PAIR_PAUSED)
+        {
+            self.reading_resumed(id);
+        }
+    }
+
+    /// Nothing more will be written to `id`: a FIN follows what is queued.
+    pub(crate) fn finish_output(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.flags.insert(Flags::FIN_DUE);
+        }
+        self.touch(id);
+    }
+
+    /// `id` ends: its partner goes the same way.
+    pub(crate) fn end_pair(&mut self, id: ConnId, why: &Close) {
+        let Some(partner) = self.partner(id) else {
+            return;
+        };
+        for side in [id, partner] {
+            self.pair_resume(side);
+            if let Some(conn) = self.conns.get_mut(side.0) {
+                conn.flags.remove(Flags::PAIRED | Flags::PAIR_FULL);
+            }
+        }
+        match why {
+            Close::Stopped | Close::Detached => {}
+            Close::IdleTimeout => self.close(partner),
+            why if why.is_clean() => self.close(partner),
+            _ => self.doom(partner, Close::Aborted),
+        }
+    }
+}
+
+impl Dispatcher {
+    /// Sends the FIN that is due, if all before it is sent; true if that ends the pair.
+    pub(crate) fn settle_pair(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.core.conns.get_mut(id.0) else {
+            return false;
+        };
+        let due = conn.flags.any(Flags::FIN_DUE) && !conn.flags.any(Flags::FIN_SENT);
+        if !due || conn.out.is_some() || conn.flags.any(Flags::OUT_FAILED) {
+            return false;
+        }
+        conn.flags.insert(Flags::FIN_SENT);
+        self.backend.shutdown_write(id.index());
+        let Some(partner) = self.core.partner(id) else {
+            return false;
+        };
+        let over = [id, partner].iter().all(|side| {
+            let conn = self.core.conns.get(side.0);
+            conn.is_some_and(|conn| {
+                conn.flags.any(Flags::FIN_SENT) && conn.flags.any(Flags::PEER_EOF)
+            })
+        });
+        if over {
+            self.core.doom(id, Close::Peer);
+            self.core.doom(partner, Close::Peer);
+        }
+        over
+    }
+
+    /// Writes `data` to `partner` as if its handler did.
+    fn pass_on(&mut self, partner: ConnId, data: &[u8]) {
+        self.core.begin(partner);
+        self.core.write(&mut self.backend, partner, data);
+        self.settle();
+    }
+}
+
+impl Reactor {
+    /// One `recv` of a paired connection, straight to the other side.
+    pub(crate) fn relay(&mut self, id: ConnId) {
+        self.relay_tail(id);
+        let dispatcher = &mut self.dispatcher;
+        let Some(partner) = dispatcher.core.partner(id) else {
+            return;
+        };
+        let received = dispatcher.backend.recv(id.index(), &mut self.read_buffer);
+        let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
+            return;
+        };
+        match received {
+            Ok(0) => self.peer_finished(id),
+            Ok(n) => {
+                conn.received(dispatcher.core.now_ms);
+                dispatcher.core.shared.counters.bytes_in.add(n as u64);
+                dispatcher.pass_on(partner, &self.read_buffer[..n]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                dispatcher.core.doom(id, Close::Io(error));
+                dispatcher.settle();
+            }
+        }
+    }
+
+    /// Passes on what a handler had left untaken.
+    pub(crate) fn relay_tail(&mut self, id: ConnId) {
+        let dispatcher = &mut self.dispatcher;
+        if let Some(partner) = dispatcher.core.partner(id)
+            && let Some(conn) = dispatcher.core.conns.get_mut(id.0)
+            && conn.tail_len() > 0
+        {
+            let tail = conn.take_tail();
+            dispatcher.pass_on(partner, tail.bytes());
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! A pool of connections to one or several backends, of one reactor.
+//!
+//! Every connection of a pool has a `Member` for its handler: an empty one while it is idle, one
+//! around the user's handler while it is lent. An idle connection stays registered with the
+//! poller, so one that dies is evicted in the turn in which that is known.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::close::Close;
+use crate::conn::Flags;
+use crate::connector::{ConnectOptions, Target};
+use crate::core::Core;
+use crate::ctx::Ctx;
+use crate::endpoint::Endpoint;
+use crate::handle::Handle;
+use crate::handler::{ConnId, EvHandler};
+use crate::mailbox::SendError;
+use crate::reactor::Reactor;
+use crate::timer::TimerId;
+
+/// The bounds of a [`Pool`].
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// Connections at most: idle, lent and under way. Default 16.
+    pub max: usize,
+    /// Idle connections that are kept ready. At most `max`, default 0.
+    pub min_idle: usize,
+    /// A connection older than this is not lent again, and closed when it is idle. Default none.
+    pub max_age: Option<Duration>,
+    /// Handlers that may wait for a connection; more are refused. Default 1,024.
+    pub waiting_max: usize,
+    /// How long a handler waits at most. Default 5 s.
+    pub wait_max: Duration,
+    /// How long a backend that could not be reached is passed over if there are others, and
+    /// until idle connections to it are tried again. Default 1 s.
+    pub rest: Duration,
+    /// The options of the connections.
+    pub connect: ConnectOptions,
+}
+
+impl Default for PoolOptions {
+    fn default() -> PoolOptions {
+        PoolOptions {
+            max: 16,
+            min_idle: 0,
+            max_age: None,
+            waiting_max: 1024,
+            wait_max: Duration::from_secs(5),
+            rest: Duration::from_secs(1),
+            connect: ConnectOptions::default(),
+        }
+    }
+}
+
+/// What a [`Pool`] holds now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Connections ready to be lent.
+    pub idle: usize,
+    /// Connections lent.
+    pub lent: usize,
+    /// Connections under way.
+    pub connecting: usize,
+    /// Handlers that wait.
+    pub waiting: usize,
+}
+
+struct Backend {
+    endpoint: Endpoint,
+    open: usize,
+    rests_until: Option<Instant>,
+}
+
+struct Connection {
+    backend: usize,
+    /// When it was made; `None` while it is under way.
+    born: Option<Instant>,
+    /// The pool itself is putting another handler in place.
+    moving: bool,
+}
+
+struct Waiting {
+    handler: Box<dyn EvHandler>,
+    until: Instant,
+}
+
+struct State {
+    options: PoolOptions,
+    backends: Vec<Backend>,
+    connections: HashMap<ConnId, Connection>,
+    /// The one used last is lent first, so that those not needed grow old.
+    idle: Vec<ConnId>,
+    connecting: usize,
+    waiting: VecDeque<Waiting>,
+    keeper: ConnId,
+}
+
+/// Connections to one or several backends, kept and lent; of one reactor, and cheap to clone.
+/// Made by [`Reactor::pool`].
+#[derive(Clone)]
+pub struct Pool(Rc<RefCell<State>>);
+
+/// The pools of a reactor, for other threads.
+#[derive(Default)]
+struct Pools(Vec<Pool>);
+
+impl Pool {
+    /// Gives `handler` a connection: its `on_open` comes soon, with an idle connection or a new
+    /// one to the backend with the fewest, or when one is given back. If that cannot be, its
+    /// `on_connect_fail` is called once: `WouldBlock` if too many wait, `TimedOut` after
+    /// `PoolOptions::wait_max`, or why no backend could be reached.
+    pub fn acquire(&self, cx: &mut Ctx<'_>, handler: impl EvHandler) {
+        self.acquire_on(cx.core, Box::new(handler));
+    }
+
+    /// Gives the connection of this callback back, from a handler that it was lent to; the
+    /// handler gets `on_close` with [`Close::Replaced`]. A connection that is too old, has
+    /// output pending, or bytes that were not taken, is closed instead. Its timers end.
+    ///
+    /// A lent connection that ends, or whose handler is replaced or detached otherwise, leaves
+    /// the pool by itself.
+    pub fn release(&self, cx: &mut Ctx<'_>) {
+        let now = cx.now();
+        let id = cx.id;
+        let state = &mut *self.0.borrow_mut();
+        let max_age = state.options.max_age;
+        let Some(connection) = state.connections.get_mut(&id) else {
+            return cx.close();
+        };
+        let aged = connection.too_old(max_age, now);
+        let shut = cx
+            .core
+            .conns
+            .get(id.0)
+            .is_none_or(|conn| conn.flags.any(Flags::OUTPUT_SHUT | Flags::PEER_EOF));
+        if aged || shut || cx.pending_output() > 0 {
+            return cx.close();
+        }
+        connection.moving = true;
+        if let Some(conn) = cx.core.conns.get_mut(id.0) {
+            cx.core.timers.cancel_all(&mut conn.timers);
+        }
+        cx.resume_reads();
+        cx.core.replace(id, Box::new(self.member(None)));
+    }
+
+    /// What it holds now.
+    pub fn stats(&self) -> PoolStats {
+        let state = self.0.borrow();
+        PoolStats {
+            idle: state.idle.len(),
+            lent: state.connections.len() - state.idle.len() - state.connecting,
+            connecting: state.connecting,
+            waiting: state.waiting.len(),
+        }
+    }
+
+    fn member(&self, inner: Option<Box<dyn EvHandler>>) -> Member {
+        Member { pool: self.clone(), inner, age: TimerId::NONE }
+    }
+
+    fn acquire_on(&self, core: &mut Core, handler: Box<dyn EvHandler>) {
+        let mut state = self.0.borrow_mut();
+        if let Some(id) = state.idle.pop() {
+            drop(state);
+            return self.lend(core, id, handler);
+        }
+        if state.waiting.len() >= state.options.waiting_max {
+            drop(state);
+            let message = "too many wait for a connection of the pool";
+            return refuse(core, handler, io::Error::new(io::ErrorKind::WouldBlock, message));
+        }
+        let wait = state.options.wait_max;
+        core.set_timer(state.keeper, wait, Duration::ZERO);
+        state.waiting.push_back(Waiting { handler, until: core.instant() + wait });
+        drop(state);
+        self.top_up(core);
+    }
+
+    fn lend(&self, core: &mut Core, id: ConnId, handler: Box<dyn EvHandler>) {
+        if let Some(connection) = self.0.borrow_mut().connections.get_mut(&id) {
+            connection.moving = true;
+        }
+        core.replace(id, Box::new(self.member(Some(handler))));
+    }
+
+    /// Connects as often as those that wait and the idle ones to be kept need.
+    fn top_up(&self, core: &mut Core) {
+        loop {
+            let state = &mut *self.0.borrow_mut();
+            let now = core.instant();
+            let wanted =
+                state.waiting.len().max(state.options.min_idle.saturating_sub(state.idle.len()));
+            if state.connecting >= wanted || state.connections.len() >= state.options.max {
+                return;
+            }
+            let Some(index) = state.choose(now, !state.waiting.is_empty()) else {
+                return;
+            };
+            let target = state.backends[index].endpoint.clone().into();
+            let id =
+                core.connect(target, state.options.connect.clone(), Box::new(self.member(None)));
+            state.backends[index].open += 1;
+            state.connecting += 1;
+            state.connections.insert(id, Connection { backend: index, born: None, moving: false });
+        }
+    }
+
+    /// A connection is there and idle: for the first that waits, or to be kept.
+    fn ready(&self, cx: &mut Ctx<'_>) -> Option<Duration> {
+        let (now, id) = (cx.now(), cx.id);
+        let mut state = self.0.borrow_mut();
+        let max_age = state.options.max_age;
+        let connection = state.connections.get_mut(&id)?;
+        if connection.born.is_none() {
+            connection.born = Some(now);
+            let backend = connection.backend;
+            state.connecting -= 1;
+            state.backends[backend].rests_until = None;
+        } else if connection.too_old(max_age, now) || cx.unread() > 0 {
+            drop(state);
+            cx.close();
+            return None;
+        }
+        if let Some(waiting) = state.waiting.pop_front() {
+            drop(state);
+            self.lend(cx.core, id, waiting.handler);
+            return None;
+        }
+        state.idle.push(id);
+        let born = state.connections.get(&id)?.born?;
+        max_age.map(|age| (born + age).saturating_duration_since(now))
+    }
+
+    /// A connection is not idle any more.
+    fn evict(&self, id: ConnId) {
+        self.0.borrow_mut().idle.retain(|&other| other != id);
+    }
+
+    /// A connection has ended, or left the pool.
+    fn ended(&self, core: &mut Core, id: ConnId) {
+        self.evict(id);
+        let mut state = self.0.borrow_mut();
+        if let Some(connection) = state.connections.remove(&id) {
+            state.backends[connection.backend].open -= 1;
+            state.connecting -= usize::from(connection.born.is_none());
+        }
+        drop(state);
+        self.top_up(core);
+    }
+
+    /// A backend could not be reached: others are tried, or the first that waits is told.
+    fn failed(&self, core: &mut Core, id: ConnId, error: io::Error) {
+        let now = core.instant();
+        let mut state = self.0.borrow_mut();
+        let rest = state.options.rest;
+        if let Some(connection) = state.connections.get(&id) {
+            let backend = connection.backend;
+            state.backends[backend].rests_until = Some(now + rest);
+        }
+        core.set_timer(state.keeper, rest, Duration::ZERO);
+        let others = state.backends.iter().any(|backend| !backend.rests(now));
+        let told = if others { None } else { state.waiting.pop_front() };
+        drop(state);
+        if let Some(waiting) = told {
+            refuse(core, waiting.handler, error);
+        }
+        self.ended(core, id);
+    }
+
+    /// The keeper's timer: those that have waited too long are told, and what rested is tried.
+    fn keep(&self, core: &mut Core) {
+        let now = core.instant();
+        loop {
+            let mut state = self.0.borrow_mut();
+            match state.waiting.front() {
+                Some(waiting) if waiting.until <= now => {}
+                _ => break,
+            }
+            let late = state.waiting.pop_front();
+            drop(state);
+            if let Some(waiting) = late {
+                let message = "no connection of the pool was free in time";
+                let error = io::Error::new(io::ErrorKind::TimedOut, message);
+                refuse(core, waiting.handler, error);
+            }
+        }
+        self.top_up(core);
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.stats()).finish()
+    }
+}
+
+impl Backend {
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| until > now)
+    }
+}
+
+impl Connection {
+    fn too_old(&self, max_age: Option<Duration>, now: Instant) -> bool {
+        matches!((max_age, self.born), (Some(age), Some(born)) if now >= born + age)
+    }
+}
+
+impl State {
+    /// The backend with the fewest connections; one that rests only if `needed` and all do.
+    fn choose(&self, now: Instant, needed: bool) -> Option<usize> {
+        let of = |index: usize| &self.backends[index];
+        (0..self.backends.len())
+            .filter(|&index| needed || !of(index).rests(now))
+            .min_by_key(|&index| (of(index).rests(now), of(index).open))
+    }
+}
+
+/// Has `handler` told by `on_connect_fail`, as if it had tried to connect.
+fn refuse(core: &mut Core, handler: Box<dyn EvHandler>, error: io::Error) {
+    core.connect(Target::failed(error), ConnectOptions::default(), handler);
+}
+
+/// The handler of a pool's connection.
+struct Member {
+    pool: Pool,
+    inner: Option<Box<dyn EvHandler>>,
+    age: TimerId,
+}
+
+impl EvHandler for Member {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        if let Some(inner) = &mut self.inner {
+            return inner.on_open(cx);
+        }
+        if let Some(left) = self.pool.ready(cx) {
+            self.age = cx.set_timer(left);
+        }
+        Ok(())
+    }
+
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        match &mut self.inner {
+            Some(inner) => inner.on_read(cx, data),
+            None => {
+                // Nobody has asked for anything, so nobody knows what this answers.
+                self.pool.evict(cx.id());
+                cx.close();
+                Ok(data.len())
+            }
+        }
+    }
+
+    fn on_eof(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        match &mut self.inner {
+            Some(inner) => inner.on_eof(cx),
+            None => {
+                self.pool.evict(cx.id());
+                cx.close();
+                Ok(())
+            }
+        }
+    }
+
+    fn on_drain(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        self.inner.as_mut().map_or(Ok(()), |inner| inner.on_drain(cx))
+    }
+
+    fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> io::Result<()> {
+        match &mut self.inner {
+            Some(inner) => inner.on_timeout(cx, timer),
+            None => {
+                self.pool.evict(cx.id());
+                cx.close();
+                Ok(())
+            }
+        }
+    }
+
+    fn on_notify(&mut self, cx: &mut Ctx<'_>, value: u64) -> io::Result<()> {
+        self.inner.as_mut().map_or(Ok(()), |inner| inner.on_notify(cx, value))
+    }
+
+    fn on_connect_fail(&mut self, cx: &mut Ctx<'_>, error: io::Error) {
+        self.pool.failed(cx.core, cx.id, error);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        match &mut self.inner {
+            Some(inner) => inner.on_shutdown(cx),
+            None => {
+                self.pool.evict(cx.id());
+                cx.close();
+                Ok(())
+            }
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
+        cx.cancel_timer(self.age);
+        let id = cx.id;
+        let moved = matches!(why, Close::Replaced)
+            && self
+                .pool
+                .0
+                .borrow_mut()
+                .connections
+                .get_mut(&id)
+                .is_some_and(|connection| std::mem::take(&mut connection.moving));
+        if let Some(inner) = &mut self.inner {
+            inner.on_close(cx, why);
+        }
+        if !moved {
+            self.pool.ended(cx.core, id);
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        self.inner.as_ref().map_or("an idle connection of a pool", |inner| inner.name())
+    }
+}
+
+/// Has the pool's timers; it ends with the reactor.
+struct Keeper(Pool);
+
+impl EvHandler for Keeper {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        self.0.top_up(cx.core);
+        Ok(())
+    }
+
+    fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: TimerId) -> io::Result<()> {
+        self.0.keep(cx.core);
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
+        let state = &mut *self.0.0.borrow_mut();
+        state.options.max = 0;
+        for waiting in state.waiting.drain(..) {
+            let message = "the reactor is shutting down";
+            let error = io::Error::new(io::ErrorKind::ConnectionAborted, message);
+            refuse(cx.core, waiting.handler, error);
+        }
+    }
+}
+
+/// A [`Pool`] as other threads see it.
+#[derive(Clone, Debug)]
+pub struct PoolRemote {
+    handle: Handle,
+    reactor: usize,
+    index: usize,
+}
+
+impl PoolRemote {
+    /// [`Pool::acquire`] from any thread; `factory` makes the handler on the pool's.
+    ///
+    /// # Errors
+    /// As of [`Handle::run_on`]; the factory is not called then.
+    pub fn acquire<H: EvHandler>(
+        &self,
+        factory: impl FnOnce() -> H + Send + 'static,
+    ) -> Result<(), SendError> {
+        let index = self.index;
+        self.handle.run_on(self.reactor, move |reactor| {
+            let core = &mut reactor.dispatcher.core;
+            if let Some(pool) = core.local::<Pools>().0.get(index).cloned() {
+                pool.acquire_on(core, Box::new(factory()));
+            }
+        })
+    }
+}
+
+impl Reactor {
+    /// Makes a pool of connections to `backends`, address strings as of [`Endpoint`]. It lives as
+    /// long as the reactor.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an address that does not parse, for no backends, or for bounds that
+    /// make no sense.
+    pub fn pool(&mut self, backends: &[&str], options: PoolOptions) -> io::Result<Pool> {
+        if backends.is_empty() || options.max == 0 || options.min_idle > options.max {
+            let message = "pool: it needs a backend, and min_idle at most max, which is at least 1";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let mut parsed = Vec::new();
+        for text in backends {
+            let endpoint = Endpoint::parse(text)?.only(false)?;
+            parsed.push(Backend { endpoint, open: 0, rests_until: None });
+        }
+        let pool = Pool(Rc::new(RefCell::new(State {
+            options,
+            backends: parsed,
+            connections: HashMap::new(),
+            idle: Vec::new(),
+            connecting: 0,
+            waiting: VecDeque::new(),
+            keeper: ConnId::NONE,
+        })));
+        let core = &mut self.dispatcher.core;
+        let keeper = core.add(Box::new(Keeper(pool.clone())));
+        pool.0.borrow_mut().keeper = keeper;
+        core.local::<Pools>().0.push(pool.clone());
+        Ok(pool)
+    }
+
+    /// `pool` for other threads, if it is one of this reactor.
+    pub fn pool_remote(&mut self, pool: &Pool) -> Option<PoolRemote> {
+        let pools = &self.dispatcher.core.local::<Pools>().0;
+        let index = pools.iter().position(|other| Rc::ptr_eq(&other.0, &pool.0))?;
+        Some(PoolRemote { handle: self.handle(), reactor: self.index(), index })
+    }
+}

@@ -1,0 +1,415 @@
+//! Datagrams on loopback sockets.
+
+mod common;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use common::{Serving, config, until};
+use reev::{Addr, Close, ConnId, Ctx, DatagramOptions, EvHandler, Server};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tells what comes and sends it back.
+struct Echo(Sender<String>);
+
+impl Echo {
+    fn tell(&self, text: String) {
+        let _ = self.0.send(text);
+    }
+}
+
+impl EvHandler for Echo {
+    fn on_open(&mut self, _: &mut Ctx<'_>) -> io::Result<()> {
+        self.tell("open".into());
+        Ok(())
+    }
+
+    fn on_datagram(&mut self, cx: &mut Ctx<'_>, data: &mut [u8], from: &Addr) -> io::Result<()> {
+        self.tell(format!("{} bytes", data.len()));
+        assert!(cx.send_to(from, data));
+        Ok(())
+    }
+
+    fn on_datagram_truncated(
+        &mut self,
+        _: &mut Ctx<'_>,
+        data: &mut [u8],
+        _: &Addr,
+    ) -> io::Result<()> {
+        self.tell(format!("{} bytes of more", data.len()));
+        Ok(())
+    }
+
+    fn on_datagram_error(&mut self, _: &mut Ctx<'_>, e: io::Error, to: &Addr) -> io::Result<()> {
+        self.tell(format!("{:?} {to}", e.kind()));
+        Ok(())
+    }
+
+    fn on_close(&mut self, _: &mut Ctx<'_>, why: &Close) {
+        self.tell(format!("close {}", why.kind()));
+    }
+}
+
+fn next(told: &Receiver<String>) -> String {
+    told.recv_timeout(PATIENCE).expect("something is told")
+}
+
+/// A reactor with an echo at `addr`: its address, its id, and what it tells.
+fn echo(addr: &str, options: DatagramOptions) -> (Serving, Addr, ConnId, Receiver<String>) {
+    let serving = Serving::tcp(|_| common::each(common::usual));
+    let (tell, told) = mpsc::channel();
+    let addr = addr.to_owned();
+    let (id, local) = serving.ask(move |reactor| {
+        let id = reactor.bind_datagrams(&addr, &options, Echo(tell)).unwrap();
+        (id, reactor.conn(id).unwrap().local_addr().unwrap())
+    });
+    assert_eq!(next(&told), "open");
+    (serving, local, id, told)
+}
+
+fn client(to: &Addr) -> UdpSocket {
+    let to = to.socket_addr().unwrap();
+    let own = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+    let socket = UdpSocket::bind(own).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(to).unwrap();
+    socket
+}
+
+fn ask(client: &UdpSocket, data: &[u8]) -> Vec<u8> {
+    client.send(data).unwrap();
+    let mut answer = vec![0; 65_536];
+    let n = client.recv(&mut answer).unwrap();
+    answer.truncate(n);
+    answer
+}
+
+/// Every way of the system: one call for many, a call for each, joined and cut by the kernel.
+fn ways() -> Vec<DatagramOptions> {
+    let plain = DatagramOptions { gso: false, ..DatagramOptions::default() };
+    vec![
+        DatagramOptions::default(),
+        DatagramOptions { gro: true, ..DatagramOptions::default() },
+        DatagramOptions { batches: false, ..DatagramOptions::default() },
+        plain,
+    ]
+}
+
+#[test]
+fn hard_case_14_zero_length_datagrams_are_data() {
+    for options in ways() {
+        let (_serving, addr, _, told) = echo("udp://127.0.0.1:0", options);
+        let client = client(&addr);
+        assert_eq!(ask(&client, b""), b"");
+        assert_eq!(next(&told), "0 bytes");
+        assert_eq!(ask(&client, b"more"), b"more");
+        assert_eq!(next(&told), "4 bytes");
+    }
+}
+
+#[test]
+fn hard_case_14_truncation_is_told() {
+    for options in ways() {
+        let options = DatagramOptions { datagram_max: 100, ..options };
+        let gro = options.gro;
+        let (_serving, addr, _, told) = echo("udp://127.0.0.1:0", options);
+        let client = client(&addr);
+        client.send(&[1; 101]).unwrap();
+        let expected = if gro { "101 bytes" } else { "100 bytes of more" };
+        assert_eq!(next(&told), expected);
+        client.send(&[1; 100]).unwrap();
+        assert_eq!(next(&told), "100 bytes");
+    }
+}
+
+/// A burst that comes in one turn comes back whole, in order, each datagram with its own length.
+/// Planted: a message's segments counted as one; `advance` by messages.
+#[test]
+fn a_burst_comes_back_in_order() {
+    for options in ways() {
+        let (serving, addr, _, _told) = echo("udp://127.0.0.1:0", options);
+        let client = client(&addr);
+        for round in 0..20_usize {
+            let stall = serving.stall();
+            let sizes: Vec<usize> =
+                (0..90).map(|i| if i % 7 == round % 7 { i + round } else { 50 }).collect();
+            for (i, &size) in sizes.iter().enumerate() {
+                client.send(&vec![i as u8; size]).unwrap();
+            }
+            drop(stall);
+            for (i, &size) in sizes.iter().enumerate() {
+                let mut answer = [0; 2048];
+                let n = client.recv(&mut answer).unwrap();
+                assert_eq!((n, &answer[..n]), (size, &vec![i as u8; size][..]), "datagram {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ipv6_and_ipv4_on_one_socket() {
+    for text in ["udp://[::1]:0", "udp6://[::1]:0", "udp4://127.0.0.1:0", "udp://localhost:0"] {
+        let (_serving, addr, _, _told) = echo(text, DatagramOptions::default());
+        assert_eq!(ask(&client(&addr), b"hello"), b"hello", "{text}");
+    }
+    let (_serving, addr, _, _told) = echo("udp://:0", DatagramOptions::default());
+    for ip in ["127.0.0.1", "::1"] {
+        let to = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), addr.port().unwrap());
+        assert_eq!(ask(&client(&Addr::from(to)), b"both"), b"both", "{ip}");
+    }
+}
+
+#[test]
+fn icmp_errors_are_told_and_end_nothing() {
+    for options in ways() {
+        let (serving, addr, id, told) = echo("udp://127.0.0.1:0", options);
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let to = Addr::from(closed);
+        for _ in 0..3 {
+            let to = to.clone();
+            serving.ask(move |reactor| {
+                assert!(reactor.conn(id).unwrap().send_to(&to, b"anybody?"));
+            });
+            assert_eq!(next(&told), format!("ConnectionRefused {closed}"));
+        }
+        assert_eq!(ask(&client(&addr), b"still here"), b"still here");
+        assert!(serving.turns_at_rest() < 10, "an error that was told spins");
+    }
+}
+
+#[test]
+fn what_cannot_be_sent_is_told_and_the_rest_is_sent() {
+    let (serving, _, id, told) = echo("udp://127.0.0.1:0", DatagramOptions::default());
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let to = Addr::from(receiver.local_addr().unwrap());
+    let shown = to.to_string();
+    let dropped = serving.ask(move |reactor| {
+        let mut cx = reactor.conn(id).unwrap();
+        for data in [&b"first"[..], &[0; 66_000], b"last"] {
+            assert!(cx.send_to(&to, data));
+        }
+        cx.dropped_datagrams()
+    });
+    assert_eq!(dropped, 0, "nothing is tried before the task is over");
+    let mut buffer = [0; 16];
+    assert_eq!(receiver.recv(&mut buffer).unwrap(), 5);
+    assert_eq!(receiver.recv(&mut buffer).unwrap(), 4);
+    let line = next(&told);
+    assert!(line.ends_with(&shown), "EMSGSIZE, for that peer: {line}");
+    let dropped = serving.ask(move |reactor| reactor.conn(id).unwrap().dropped_datagrams());
+    assert_eq!((dropped, serving.handle.stats()[0].datagrams_dropped), (1, 1));
+}
+
+#[test]
+fn the_output_queue_is_bounded_and_counts_what_it_drops() {
+    let options = DatagramOptions { output_max: 1000, ..DatagramOptions::default() };
+    let (serving, addr, id, _told) = echo("udp://127.0.0.1:0", options);
+    let accepted = serving.ask(move |reactor| {
+        let mut cx = reactor.conn(id).unwrap();
+        (0..20).filter(|_| cx.send_to(&addr, &[0; 100])).count()
+    });
+    assert_eq!(accepted, 10);
+    assert_eq!(serving.ask(move |r| r.conn(id).unwrap().dropped_datagrams()), 10);
+}
+
+#[test]
+fn connected_sockets_hear_their_peer_alone() {
+    let (serving, addr, _, _told) = echo("udp://127.0.0.1:0", DatagramOptions::default());
+    let (tell, told) = mpsc::channel();
+    struct Client(Sender<String>);
+    impl EvHandler for Client {
+        fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+            cx.write(b"by write");
+            assert!(cx.send(b""));
+            let _ = self.0.send(cx.local_addr()?.to_string());
+            Ok(())
+        }
+        fn on_datagram(&mut self, _: &mut Ctx<'_>, data: &mut [u8], _: &Addr) -> io::Result<()> {
+            let _ = self.0.send(String::from_utf8_lossy(data).into_owned());
+            Ok(())
+        }
+        fn on_datagram_error(
+            &mut self,
+            _: &mut Ctx<'_>,
+            error: io::Error,
+            to: &Addr,
+        ) -> io::Result<()> {
+            let _ = self.0.send(format!("{:?} {to}", error.kind()));
+            Ok(())
+        }
+    }
+    let target = format!("udp://{addr}");
+    let id = serving.ask(move |reactor| {
+        let options = DatagramOptions::default();
+        reactor.connect_datagrams(&target, &options, Client(tell)).unwrap()
+    });
+    let own = next(&told);
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.send_to(b"from a stranger", own).unwrap();
+    assert_eq!(next(&told), "by write");
+    assert_eq!(next(&told), "");
+    assert_eq!(serving.ask(move |r| r.conn(id).unwrap().peer().to_string()), addr.to_string());
+
+    // Nobody is there: told, and it goes on.
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for icmp_errors in [true, false] {
+        let (tell, told) = mpsc::channel();
+        let options = DatagramOptions { icmp_errors, ..DatagramOptions::default() };
+        let target = format!("udp://{closed}");
+        serving.ask(move |reactor| {
+            reactor.connect_datagrams(&target, &options, Client(tell)).unwrap();
+        });
+        next(&told);
+        assert_eq!(next(&told), format!("ConnectionRefused {closed}"));
+    }
+    let refused = serving.ask(|reactor| {
+        let options = DatagramOptions::default();
+        let kind = |r: io::Result<ConnId>| r.unwrap_err().kind();
+        let echo = || Echo(mpsc::channel().0);
+        [
+            kind(reactor.connect_datagrams("udp://localhost:1", &options, echo())),
+            kind(reactor.connect_datagrams("tcp://127.0.0.1:1", &options, echo())),
+            kind(reactor.bind_datagrams("unix:///x", &options, echo())),
+        ]
+    });
+    assert_eq!(refused, [io::ErrorKind::InvalidInput; 3]);
+}
+
+#[test]
+fn unix_datagrams_by_path_and_by_name() {
+    let path = std::env::temp_dir().join(format!("reev-gram-{}", std::process::id()));
+    drop(UnixDatagram::bind(&path).unwrap()); // stale
+    let text = format!("unixgram://{}", path.display());
+    let (serving, addr, id, told) = echo(&text, DatagramOptions::default());
+    assert_eq!(addr.unix_path(), Some(path.as_path()));
+    let own = std::env::temp_dir().join(format!("reev-gram-client-{}", std::process::id()));
+    let client = UnixDatagram::bind(&own).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.connect(&path).unwrap();
+    for data in [&b"one"[..], b"", b"three"] {
+        client.send(data).unwrap();
+        let mut answer = [9; 16];
+        let n = client.recv(&mut answer).unwrap();
+        assert_eq!(&answer[..n], data);
+        next(&told);
+    }
+    // An unnamed sender cannot be answered, and harms nobody.
+    let unnamed = UnixDatagram::unbound().unwrap();
+    unnamed.send_to(b"anonymous", &path).unwrap();
+    assert_eq!(next(&told), "9 bytes");
+    assert!(next(&told).contains("unix:"));
+    // A receiver that does not read is told of, and does not spin or block the others.
+    let full = Addr::unix(Some(std::os::unix::ffi::OsStrExt::as_bytes(own.as_os_str())));
+    serving.ask(move |reactor| {
+        let mut cx = reactor.conn(id).unwrap();
+        (0..1000).for_each(|_| assert!(cx.send_to(&full, b"too many")));
+    });
+    assert!(next(&told).starts_with("WouldBlock unix:"));
+    assert!(serving.turns_at_rest() < 10);
+    serving.ask(move |reactor| reactor.conn(id).unwrap().close());
+    until("it is closed", || told.try_iter().any(|line| line == "close local"));
+    assert!(!path.exists(), "its path goes with it");
+    std::fs::remove_file(own).unwrap();
+
+    let name = format!("unixgram://@reev-gram-{}", std::process::id());
+    let (_serving, addr, _, told) = echo(&name, DatagramOptions::default());
+    let (other, _, _, other_told) = echo(&format!("{name}-2"), DatagramOptions::default());
+    let target = addr.unix_name().unwrap().to_vec();
+    let id = other.ask(|reactor| reactor.conn_ids()[0]);
+    other.ask(move |reactor| {
+        reactor.conn(id).unwrap().send_to(&Addr::unix(Some(&target)), b"ab");
+    });
+    assert_eq!(next(&told), "2 bytes");
+    assert_eq!(next(&other_told), "2 bytes");
+}
+
+#[test]
+fn a_multicast_group_is_joined_and_left() {
+    let (serving, addr, id, told) = echo("udp4://:0", DatagramOptions::default());
+    let interface = reev::interface_index("lo").unwrap();
+    assert!(reev::interface_index("no such interface").is_err());
+    let group: IpAddr = "239.255.77.78".parse().unwrap();
+    serving.ask(move |reactor| {
+        let mut cx = reactor.conn(id).unwrap();
+        cx.join_multicast(group, interface).unwrap();
+        assert!(cx.join_multicast("127.0.0.1".parse().unwrap(), 0).is_err());
+    });
+    let to = Addr::from(SocketAddr::new(group, addr.port().unwrap()));
+    let options = DatagramOptions { multicast_interface: interface, ..DatagramOptions::default() };
+    let (other, _, sender, sender_told) = echo("udp4://127.0.0.1:0", options);
+    let copy = to.clone();
+    other.ask(move |reactor| {
+        reactor.conn(sender).unwrap().send_to(&copy, b"to all");
+    });
+    assert_eq!(next(&told), "6 bytes");
+    assert_eq!(next(&sender_told), "6 bytes", "and the answer");
+    serving.ask(move |reactor| {
+        let mut cx = reactor.conn(id).unwrap();
+        cx.leave_multicast(group, interface).unwrap();
+        assert!(cx.leave_multicast(group, interface).is_err());
+    });
+}
+
+#[test]
+fn each_reactor_has_a_socket_of_the_group() {
+    let mut server = Server::new(reev::Config { reactors: 2, ..config() }).unwrap();
+    let socket = server.bind_datagrams("udp://127.0.0.1:0", &DatagramOptions::default()).unwrap();
+    let addr = server.datagram_addr(socket);
+    let (tell, told) = mpsc::channel();
+    let running = server.start(move |reactor| {
+        reactor.serve_datagrams(socket, Echo(tell.clone()))?;
+        let again = reactor.serve_datagrams(socket, Echo(tell.clone()));
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::NotFound);
+        Ok(())
+    });
+    let running = running.unwrap();
+    for _ in 0..64 {
+        assert_eq!(ask(&client(&addr), b"spread"), b"spread");
+    }
+    let stats = running.handle().stats();
+    assert_eq!(stats.iter().map(|s| s.datagrams_in).sum::<u64>(), 64);
+    assert!(stats.iter().all(|s| s.datagrams_in > 0), "the kernel spreads by the client's port");
+    assert_eq!(running.handle().shutdown(PATIENCE).wait(), 0);
+    running.join().unwrap();
+    let lines: Vec<String> = told.iter().collect();
+    assert_eq!(lines.iter().filter(|line| *line == "close local").count(), 2);
+    assert!(Server::new(config()).unwrap().listen("udp://127.0.0.1:0").is_err());
+}
+
+#[test]
+fn a_paused_socket_rests_and_a_handler_that_fails_ends() {
+    let (serving, addr, id, told) = echo("udp://127.0.0.1:0", DatagramOptions::default());
+    serving.ask(move |reactor| reactor.conn(id).unwrap().pause_reads());
+    let client = client(&addr);
+    client.send(b"later").unwrap();
+    assert!(serving.turns_at_rest() < 10);
+    assert!(told.try_recv().is_err());
+    serving.ask(move |reactor| reactor.conn(id).unwrap().resume_reads());
+    assert_eq!(next(&told), "5 bytes");
+
+    let (tell, told) = mpsc::channel();
+    struct Failing(Echo);
+    impl EvHandler for Failing {
+        fn on_datagram(&mut self, _: &mut Ctx<'_>, _: &mut [u8], _: &Addr) -> io::Result<()> {
+            Err(io::Error::other("no"))
+        }
+        fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
+            self.0.on_close(cx, why);
+        }
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    serving.ask(move |reactor| {
+        let options = DatagramOptions::default();
+        reactor.adopt_datagrams(socket, &options, Failing(Echo(tell))).unwrap();
+    });
+    client
+        .send_to(b"x", addr)
+        .unwrap_or_else(|_| UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", addr).unwrap());
+    assert_eq!(next(&told), "close error");
+}

@@ -1,0 +1,208 @@
+//! The examples of connecting out, datagrams and sources, as their users meet them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running example, which ends with the test.
+struct Example {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Example {
+    fn start(name: &str, flags: &[&str]) -> Example {
+        let test = std::env::current_exe().unwrap();
+        let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+        assert!(path.exists(), "{} is not there: cargo build --examples", path.display());
+        let mut command = Command::new(path);
+        command.args(["--addr", "127.0.0.1:0", "--reactors", "1", "--no-pin"]).args(flags);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut banner = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut banner).unwrap();
+        let addr = banner.split("listening on ").nth(1).and_then(|rest| rest.split(';').next());
+        Example { child, addr: addr.expect("a banner with an address").parse().unwrap() }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn udp(&self) -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(self.addr).unwrap();
+        socket
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes `request`, and reads as many bytes as `expected` has.
+#[track_caller]
+fn talk(stream: &mut TcpStream, request: &str, expected: &str) {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = vec![0; expected.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), expected);
+}
+
+fn udp_ask(socket: &UdpSocket, request: &[u8]) -> Vec<u8> {
+    socket.send(request).unwrap();
+    let mut answer = vec![0; 4096];
+    let n = socket.recv(&mut answer).unwrap();
+    answer.truncate(n);
+    answer
+}
+
+#[test]
+fn udp_echo_answers_with_and_without_batches() {
+    for flags in [&[][..], &["--no-batches"], &["--gro"]] {
+        let socket = Example::start("udp_echo", flags);
+        assert_eq!(udp_ask(&socket.udp(), b"hello"), b"hello");
+    }
+}
+
+/// A query for the A record of `name`.
+fn query(id: u16, name: &str) -> Vec<u8> {
+    let mut message = id.to_be_bytes().to_vec();
+    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
+    message
+}
+
+#[test]
+fn dns_stub_answers_forwards_and_keeps_answers() {
+    let upstream = Example::start("dns_stub", &["--name", "far.test=192.0.2.7"]);
+    let asked = upstream.addr.to_string();
+    let stub = Example::start("dns_stub", &["--name", "near.test=192.0.2.1", "--upstream", &asked]);
+    let socket = stub.udp();
+    let answer = udp_ask(&socket, &query(7, "NEAR.test"));
+    assert_eq!((&answer[..2], answer[3] & 15, answer[7]), (&[0, 7][..], 0, 1));
+    assert!(answer.ends_with(&[0, 4, 192, 0, 2, 1]));
+    let forwarded = udp_ask(&socket, &query(8, "far.test"));
+    assert!(forwarded.ends_with(&[0, 4, 192, 0, 2, 7]));
+    assert_eq!(forwarded[..2], [0, 8]);
+    drop(upstream);
+    let kept = udp_ask(&socket, &query(9, "far.test"));
+    assert_eq!((&kept[..2], &kept[2..]), (&[0, 9][..], &forwarded[2..]));
+    let failed = udp_ask(&socket, &query(10, "nowhere.test"));
+    assert_eq!(failed[3] & 15, 2, "the upstream server is gone");
+}
+
+#[test]
+fn tcp_proxy_uses_the_backends_that_are_there() {
+    let echo = Example::start("echo", &[]);
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (dead, live) = (dead.to_string(), echo.addr.to_string());
+    let proxy = Example::start("tcp_proxy", &["--backend", &dead, "--backend", &live]);
+    for _ in 0..5 {
+        let mut client = proxy.connect();
+        talk(&mut client, "through", "through");
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+    drop(echo);
+    assert!(proxy.connect().read(&mut [0]).is_err(), "a reset when nobody is left");
+}
+
+#[test]
+fn redis_answers_byte_for_byte() {
+    let redis = Example::start("redis", &[]);
+    let mut client = redis.connect();
+    talk(&mut client, "PING\r\n", "+PONG\r\n");
+    let pipeline = "SET n 41\r\nINCR n\r\nGET n\r\nINCR none\r\nDEL n none x\r\nGET n\r\n";
+    talk(&mut client, pipeline, "+OK\r\n:42\r\n$2\r\n42\r\n:1\r\n:2\r\n$-1\r\n");
+    talk(&mut client, "*2\r\n$4\r\nECHO\r\n$3\r\na\r\n\r\n", "$3\r\na\r\n\r\n");
+    talk(&mut client, "LPUSH l a b c\r\nLRANGE l 0 -2\r\n", ":3\r\n*2\r\n$1\r\nc\r\n$1\r\nb\r\n");
+    talk(&mut client, "SET t x EX 100\r\nTTL t\r\n", "+OK\r\n:100\r\n");
+    talk(&mut client, "SET t x EX 0\r\n", "-ERR invalid expire time in 'set' command\r\n");
+    talk(&mut client, "INCR t\r\n", "-ERR value is not an integer or out of range\r\n");
+    talk(&mut client, "NONSENSE\r\n", "-ERR unknown command 'NONSENSE'\r\n");
+    let mut subscriber = redis.connect();
+    talk(&mut subscriber, "SUBSCRIBE news\r\n", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    talk(&mut client, "PUBLISH news hello\r\n", ":1\r\n");
+    talk(&mut subscriber, "", "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n");
+    talk(&mut client, "QUIT\r\n", "+OK\r\n");
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    talk(&mut subscriber, "*1\r\n!\r\n", "-ERR Protocol error: expected '$'\r\n");
+}
+
+#[test]
+fn redis_serves_the_clients_of_the_distribution() {
+    let redis = Example::start("redis", &[]);
+    let port = redis.addr.port().to_string();
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(["-p", &port]).args(arguments).output();
+        let Ok(output) = output else {
+            eprintln!("SKIPPED: no {program} here (package redis-tools)");
+            return None;
+        };
+        assert!(output.status.success(), "{output:?}");
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    if let Some(answer) = run("redis-cli", &["SET", "k", "v"]) {
+        assert_eq!(answer, "OK\n");
+        assert_eq!(run("redis-cli", &["GET", "k"]).unwrap(), "v\n");
+        assert_eq!(run("redis-cli", &["CONFIG", "GET", "save"]).unwrap(), "save\n\n");
+    }
+    let flags = ["-t", "ping,set,get,incr,lpush", "-P", "16", "-n", "2000", "-q"];
+    if let Some(report) = run("redis-benchmark", &flags) {
+        assert_eq!(report.matches("requests per second").count(), 6, "{report}");
+    }
+}
+
+#[test]
+fn pool_asks_redis_for_its_clients() {
+    let redis = Example::start("redis", &[]);
+    talk(&mut redis.connect(), "SET k value\r\n", "+OK\r\n");
+    let backend = redis.addr.to_string();
+    let pool = Example::start("pool", &["--backend", &backend, "--max", "2"]);
+    let mut clients: Vec<TcpStream> = (0..20).map(|_| pool.connect()).collect();
+    for client in &mut clients {
+        client.write_all(b"k\nnone\nk\n").unwrap();
+    }
+    for client in &mut clients {
+        talk(client, "", "value\r\n(nil)\r\nvalue\r\n");
+    }
+}
+
+#[test]
+fn tail_sends_what_is_appended_and_follows_a_new_file() {
+    let path = std::env::temp_dir().join(format!("reev-tail-{}", std::process::id()));
+    std::fs::write(&path, "old\n").unwrap();
+    let tail = Example::start("tail", &["--file", path.to_str().unwrap()]);
+    let mut client = tail.connect();
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    // What is appended before the client is accepted is not for it.
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut got = [0; 4];
+    let mut tries = 0;
+    while client.read_exact(&mut got).is_err() {
+        tries += 1;
+        assert!(tries < 600, "nothing comes");
+        file.write_all(b"new\n").unwrap();
+    }
+    assert_eq!(&got, b"new\n");
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let next = path.with_extension("next");
+    std::fs::write(&next, "rotated\n").unwrap();
+    std::fs::rename(&next, &path).unwrap();
+    let mut lines = BufReader::new(client).lines();
+    assert!(lines.any(|line| line.unwrap() == "rotated"));
+    std::fs::remove_file(path).unwrap();
+}

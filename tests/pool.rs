@@ -1,0 +1,192 @@
+//! Pools of connections, on the simulated kernel.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use reev::sim::{Peer, Simulation};
+use reev::{Close, Ctx, EvHandler, Pool, PoolOptions};
+
+type Log = Rc<RefCell<Vec<String>>>;
+
+/// Asks one question on a connection of the pool, and gives it back with the answer.
+struct Ask(&'static str, Pool, Log);
+
+impl EvHandler for Ask {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.write(self.0.as_bytes());
+        Ok(())
+    }
+
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        let answer = String::from_utf8_lossy(data).into_owned();
+        self.2.borrow_mut().push(format!("{} {answer}", self.0));
+        self.1.release(cx);
+        Ok(data.len())
+    }
+
+    fn on_connect_fail(&mut self, _: &mut Ctx<'_>, error: io::Error) {
+        self.2.borrow_mut().push(format!("{} fail {:?}", self.0, error.kind()));
+    }
+
+    fn on_close(&mut self, _: &mut Ctx<'_>, why: &Close) {
+        self.2.borrow_mut().push(format!("{} {}", self.0, why.kind()));
+    }
+}
+
+/// Any handler, to have a `Ctx` from.
+struct Nobody;
+
+impl EvHandler for Nobody {}
+
+fn setup(options: PoolOptions) -> (Simulation, Pool, Log) {
+    let mut sim = Simulation::new(1);
+    let backends = ["10.0.0.1:1", "10.0.0.2:1"];
+    let pool = sim.reactor().pool(&backends, options).unwrap();
+    sim.settle();
+    (sim, pool, Log::default())
+}
+
+fn ask(sim: &mut Simulation, pool: &Pool, log: &Log, name: &'static str) {
+    let id = sim.reactor().add(Nobody);
+    let mut cx = sim.reactor().conn(id).unwrap();
+    pool.acquire(&mut cx, Ask(name, pool.clone(), log.clone()));
+    cx.close();
+    sim.settle();
+}
+
+fn answer(sim: &mut Simulation, peer: &Peer, expected: &str) {
+    assert_eq!(String::from_utf8(peer.receive()).unwrap(), expected);
+    peer.send(b"ok");
+    sim.settle();
+}
+
+/// Idle, lent, connecting, waiting.
+fn counts(pool: &Pool) -> [usize; 4] {
+    let stats = pool.stats();
+    [stats.idle, stats.lent, stats.connecting, stats.waiting]
+}
+
+#[test]
+fn a_connection_is_made_lent_given_back_and_lent_again() {
+    let (mut sim, pool, log) = setup(PoolOptions::default());
+    ask(&mut sim, &pool, &log, "a");
+    assert_eq!(counts(&pool), [0, 0, 1, 1]);
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    assert_eq!(counts(&pool), [0, 1, 0, 0]);
+    answer(&mut sim, &peer, "a");
+    assert_eq!(counts(&pool), [1, 0, 0, 0]);
+    ask(&mut sim, &pool, &log, "b");
+    answer(&mut sim, &peer, "b");
+    assert!(sim.outgoing().is_none(), "one connection is enough");
+    assert_eq!(log.take(), ["a ok", "a replaced", "b ok", "b replaced"]);
+}
+
+#[test]
+fn at_the_maximum_they_wait_in_order_and_no_longer_than_allowed() {
+    let options = PoolOptions { max: 1, waiting_max: 2, ..PoolOptions::default() };
+    let (mut sim, pool, log) = setup(options);
+    for name in ["a", "b", "c"] {
+        ask(&mut sim, &pool, &log, name);
+        if name == "a" {
+            continue;
+        }
+    }
+    assert_eq!(log.take(), ["c fail WouldBlock"]);
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    answer(&mut sim, &peer, "a");
+    assert_eq!(counts(&pool), [0, 1, 0, 0], "lent on at once");
+    ask(&mut sim, &pool, &log, "d");
+    sim.advance(Duration::from_secs(6));
+    assert_eq!(log.take(), ["a ok", "a replaced", "d fail TimedOut"]);
+    answer(&mut sim, &peer, "b");
+    assert_eq!(counts(&pool), [1, 0, 0, 0]);
+}
+
+#[test]
+fn a_dead_idle_connection_is_evicted_at_once_and_replaced() {
+    let options = PoolOptions { min_idle: 2, ..PoolOptions::default() };
+    let (mut sim, pool, log) = setup(options);
+    let first = sim.outgoing().unwrap().accept();
+    let second = sim.outgoing().unwrap().accept();
+    sim.settle();
+    assert_eq!(counts(&pool), [2, 0, 0, 0]);
+    first.close();
+    second.send(b"nobody asked");
+    sim.settle();
+    assert_eq!(counts(&pool), [0, 0, 2, 0]);
+    ask(&mut sim, &pool, &log, "a");
+    let third = sim.outgoing().unwrap().accept();
+    sim.settle();
+    answer(&mut sim, &third, "a");
+    // The lent connection's end is its own handler's affair, and a place is free.
+    ask(&mut sim, &pool, &log, "b");
+    third.reset();
+    sim.settle();
+    assert_eq!(log.take(), ["a ok", "a replaced", "b io"]);
+    assert_eq!(counts(&pool)[1], 0);
+}
+
+#[test]
+fn backends_that_refuse_are_passed_over_and_all_refusing_is_told() {
+    let (mut sim, pool, log) = setup(PoolOptions::default());
+    ask(&mut sim, &pool, &log, "a");
+    sim.outgoing().unwrap().refuse();
+    sim.settle();
+    assert!(log.borrow().is_empty());
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    answer(&mut sim, &peer, "a");
+    assert_eq!(log.take(), ["a ok", "a replaced"]);
+
+    let (mut sim, pool, log) = setup(PoolOptions::default());
+    ask(&mut sim, &pool, &log, "b");
+    for _ in 0..2 {
+        sim.outgoing().unwrap().refuse();
+        sim.settle();
+    }
+    assert_eq!(log.take(), ["b fail ConnectionRefused"]);
+    assert!(sim.outgoing().is_none());
+    assert_eq!(counts(&pool), [0; 4]);
+}
+
+#[test]
+fn old_connections_are_closed_and_not_lent_again() {
+    let max_age = Some(Duration::from_secs(10));
+    let (mut sim, pool, log) = setup(PoolOptions { max_age, ..PoolOptions::default() });
+    ask(&mut sim, &pool, &log, "a");
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    answer(&mut sim, &peer, "a");
+    sim.advance(Duration::from_secs(11));
+    assert!(peer.saw_fin() && counts(&pool) == [0; 4]);
+    ask(&mut sim, &pool, &log, "b");
+    let peer = sim.outgoing().unwrap().accept();
+    sim.advance(Duration::from_secs(11));
+    answer(&mut sim, &peer, "b");
+    assert!(peer.saw_fin() && counts(&pool) == [0; 4]);
+}
+
+#[test]
+fn other_threads_acquire_and_shutdown_leaves_nothing() {
+    let (mut sim, pool, _) = setup(PoolOptions { max: 1, ..PoolOptions::default() });
+    let remote = sim.reactor().pool_remote(&pool).unwrap();
+    std::thread::spawn(move || (0..3).for_each(|_| remote.acquire(|| Nobody).unwrap()))
+        .join()
+        .unwrap();
+    sim.settle();
+    assert_eq!(counts(&pool), [0, 0, 1, 3]);
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    assert_eq!(counts(&pool), [0, 1, 0, 2]);
+    let shutdown = sim.handle().shutdown(Duration::from_secs(1));
+    sim.settle();
+    peer.finish();
+    sim.advance(Duration::from_secs(2));
+    assert!(!sim.turn());
+    assert_eq!(shutdown.wait(), 0);
+    assert_eq!(sim.open_sockets(), 0);
+}
