@@ -28,7 +28,7 @@ const LONGEST: usize = 3 << 20;
 impl Client {
     fn send(&mut self, ws: &mut WebSocket<'_>) {
         let len = self.sent.len() * 3 + 1;
-        self.sent = (0..len).map(|at| (at * at >> 7) as u8).collect();
+        self.sent = (0..len).map(|at| ((at * at) >> 7) as u8).collect();
         ws.binary(&self.sent).unwrap();
     }
 }
