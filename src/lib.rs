@@ -93,8 +93,9 @@
 //! # Features
 //!
 //! - `http1` (default): `reev::http1`, HTTP/1.1 for servers: a codec without I/O, and the handler on it.
-//! - `websocket` (default): `reev::websocket`, RFC 6455 with RFC 7692: a codec without I/O, and the handlers of both
-//!   roles on it.
+//! - `websocket` (default): `reev::websocket`, RFC 6455 and RFC 7692: a codec without I/O, and the
+//!   handlers of both roles on it.
+//! - `proactor` (default): `reev::proactor`: submit reads and writes, wait for completions.
 //! - `sim` (default): `reev::sim`, which runs handlers on a simulated kernel, without sockets or clocks.
 //!
 //! # Platforms
