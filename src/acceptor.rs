@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::close::Close;
 use crate::conn::{Conn, Kind};
+use crate::core::nanos;
 use crate::group::{Parting, SharedGroup, Spread};
 use crate::handler::{ConnId, EvHandler};
 use crate::isolate::isolated;
@@ -46,6 +47,8 @@ struct Acceptor {
     /// It takes what is under way and then closes its socket. Where connections are handed
     /// over, it stays like that for those on the way.
     leaving: bool,
+    /// When it closes although connections still come, in nanoseconds.
+    leave_by: u64,
 }
 
 /// What one try to accept came to.
@@ -133,8 +136,14 @@ impl Reactor {
             }
             None => {}
         }
-        let mut acceptor =
-            Acceptor { id: ConnId::NONE, factory, factory_name, resting: true, leaving: false };
+        let mut acceptor = Acceptor {
+            id: ConnId::NONE,
+            factory,
+            factory_name,
+            resting: true,
+            leaving: false,
+            leave_by: 0,
+        };
         let socket = match listening.socket.take() {
             Some(socket) => socket,
             None if handed && reactor != 0 && listening.group.is_open() => {
@@ -197,6 +206,7 @@ impl Reactor {
         let error = match self.dispatcher.backend.accept(id.index()) {
             Ok((socket, peer)) => {
                 self.place(index, socket, peer);
+                self.stay_longer(index);
                 return Attempt::Taken;
             }
             Err(error) => error,
@@ -390,9 +400,25 @@ impl Reactor {
             }
             Parting::WhenEmpty => self.finish_leaving(id),
             Parting::AfterGrace => {
-                let grace = self.dispatcher.core.config.listener_grace;
-                self.dispatcher.core.set_internal(id, Purpose::Leave, grace, 0);
+                let core = &mut self.dispatcher.core;
+                let grace = core.config.listener_grace;
+                let leave_by = core.now.saturating_add(nanos(grace).saturating_mul(GRACES_MAX));
+                core.set_internal(id, Purpose::Leave, grace, 0);
+                if let Some(acceptor) = self.acceptor(index) {
+                    acceptor.leave_by = leave_by;
+                }
             }
+        }
+    }
+
+    /// A connection has come to a leaving listener, so others may be under way as well: the
+    /// grace begins anew.
+    fn stay_longer(&mut self, index: u16) {
+        let now = self.dispatcher.core.now;
+        let grace = self.dispatcher.core.config.listener_grace;
+        let acceptor = self.acceptor(index).filter(|acceptor| acceptor.leaving);
+        if let Some(id) = acceptor.filter(|acceptor| acceptor.leave_by > now).map(|a| a.id) {
+            self.dispatcher.core.set_internal(id, Purpose::Leave, grace, 0);
         }
     }
 
@@ -462,6 +488,10 @@ impl Reactor {
         }
     }
 }
+
+/// A leaving listener to which connections keep coming, because nothing steers them away, goes
+/// after so many times its grace.
+const GRACES_MAX: u64 = 10;
 
 #[cfg(test)]
 mod tests {

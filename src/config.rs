@@ -68,8 +68,9 @@ pub struct Config {
     pub linger_bytes_max: usize,
     /// A poll never sleeps longer than this, whatever the timers say. Default 60 s.
     pub poll_timeout_max: Duration,
-    /// How long a listener that is closed goes on accepting connections whose handshake was
-    /// under way, new ones being steered away. Default 100 ms.
+    /// A listener that is closed goes on accepting connections whose handshake was under way, new
+    /// ones being steered away, until none has come for so long (or for ten times as long, if
+    /// they do not cease). Should be longer than the clients' round trips. Default 200 ms.
     pub listener_grace: Duration,
     /// How long a graceful shutdown waits for connections to end, where
     /// [`Handle::shutdown`](crate::Handle::shutdown) gives no time of its own. Default 10 s.
@@ -101,7 +102,7 @@ impl Default for Config {
             linger_timeout: Duration::from_secs(2),
             linger_bytes_max: 1 << 20,
             poll_timeout_max: Duration::from_secs(60),
-            listener_grace: Duration::from_millis(100),
+            listener_grace: Duration::from_millis(200),
             shutdown_timeout: Duration::from_secs(10),
             slow_turn: Duration::from_millis(100),
             accept_backoff: Duration::from_millis(50),

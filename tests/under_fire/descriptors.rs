@@ -4,8 +4,6 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
@@ -17,7 +15,7 @@ use crate::support::{
 
 /// Takes all descriptors that are left.
 fn take_all() -> Vec<File> {
-    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
+    std::iter::from_fn(|| File::open("/dev/zero").ok()).collect()
 }
 
 /// Sockets that are made while there are descriptors, to connect when there are none.
@@ -78,50 +76,38 @@ fn hard_case_23_three_episodes_without_descriptors() {
     });
 }
 
-/// Other threads of the process want descriptors too, and may take the spare one in the moment
-/// in which it is given up. Then clients wait, without a spin; and when there are descriptors
-/// again, there is a spare again.
+/// Another thread may take the spare descriptor in the moment in which it is given up. Then
+/// clients wait, without a spin; and when there are descriptors again, there is a spare again.
 ///
 /// Planted: a spare that was lost is not made again.
 #[test]
 fn hard_case_23_the_spare_descriptor_comes_back() {
-    in_own_process("descriptors::hard_case_23_the_spare_descriptor_comes_back", || {
-        setrlimit(Resource::RLIMIT_NOFILE, 2048, 2048).unwrap();
+    // The spare is /dev/null. Each thread's second try to open it fails: the reactor's first, in
+    // the first turning away, succeeds, the next does not.
+    let thief =
+        ["-P", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:error=EMFILE:when=2"];
+    let test = "descriptors::hard_case_23_the_spare_descriptor_comes_back";
+    in_own_process_traced(&thief, test, || {
+        setrlimit(Resource::RLIMIT_NOFILE, 256, 256).unwrap();
         let host = Host::serve(config(1), |_| Echo);
-        let mut waiting = sockets(500);
-        let taken = take_all();
-        let stop = Arc::new(AtomicBool::new(false));
-        let thieves: Vec<_> = (0..2)
-            .map(|_| {
-                let stop = stop.clone();
-                std::thread::spawn(move || {
-                    let mut stolen = Vec::new();
-                    while !stop.load(Ordering::Relaxed) {
-                        stolen.extend(File::open("/dev/null"));
-                    }
-                })
-            })
-            .collect();
-        let lost = || host.stats().accept_errors > host.stats().turned_away;
-        let mut clients = Vec::new();
-        while !lost() {
-            let socket = waiting.pop().expect("no thief was lucky");
-            clients.push(connect(socket, host.socket_addr()));
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let mut waiting = sockets(10);
+        let mut come = || connect(waiting.pop().unwrap(), host.socket_addr());
+        let mut taken = take_all();
+        let mut told = [come(), come()];
+        assert!(told.iter_mut().all(is_turned_away));
+        eventually("both are counted", || host.stats().turned_away == 2);
+        taken.extend(take_all()); // what was the spare's
+        let mut waits = come();
+        eventually("the listener rests", || host.stats().accept_errors > 2);
         assert!(turns_at_rest(&host) < 100, "it spins");
-        stop.store(true, Ordering::Relaxed);
-        thieves.into_iter().for_each(|thief| thief.join().unwrap());
-        drop((taken, clients));
-        ping(&mut host.tcp());
-        eventually("all are gone", || host.stats().open == 0);
-        // The next episode: whoever waits is told again.
-        let taken = take_all();
-        let turned_away = host.stats().turned_away;
-        let mut client = connect(waiting.pop().unwrap(), host.socket_addr());
-        assert!(is_turned_away(&mut client));
-        eventually("it is counted", || host.stats().turned_away == turned_away + 1);
+        assert_eq!(host.stats().turned_away, 2);
         drop(taken);
+        ping(&mut waits);
+        // The next episode: whoever waits is told again.
+        let _taken = take_all();
+        assert!(is_turned_away(&mut come()));
+        eventually("it is counted", || host.stats().turned_away == 3);
+        ping(&mut waits);
     });
 }
 
