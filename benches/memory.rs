@@ -17,6 +17,9 @@ mod site;
 #[path = "loopback/sys.rs"]
 #[allow(dead_code, reason = "the clock and the client's calls are for loopback")]
 mod sys;
+#[path = "loopback/verify.rs"]
+#[allow(dead_code, reason = "the thorough part is for loopback")]
+mod verify;
 #[path = "loopback/workload.rs"]
 #[allow(dead_code, reason = "the requests are for loopback")]
 mod workload;
@@ -33,13 +36,14 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 use std::{env, error, fs, thread};
-use workload::Workload;
+use workload::{Protocol, Workload};
 
 const HELP: &str = "\
 cargo bench --bench memory -- [flags]
 
   --connections N     idle connections (10000)
   --rounds N          processes for each server; the median is shown (3)
+  --only P            only this protocol, echo or http
   --servers S,S...    only these servers
   --quick             one round
   --json FILE         write the figures as well
@@ -49,9 +53,10 @@ cargo bench --bench memory -- [flags]
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const WORKLOAD: &str = "echo-128";
+const WORKLOADS: [&str; 2] = ["echo-128", "http-1"];
 /// Descriptors beside those of the connections.
 const SPARE_FILES: u64 = 64;
+const ANSWER_MAX: usize = 1024;
 const WARM_CONNECTIONS: usize = 16;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Until three readings in a row, this far apart, are the same.
@@ -71,7 +76,7 @@ struct Reading {
 struct Growth {
     /// Accepted, and nothing sent yet.
     accepted: Reading,
-    /// After one message each.
+    /// After one message or request each, answered.
     spoken: Reading,
     /// After all are closed.
     closed: Reading,
@@ -108,8 +113,13 @@ fn run() -> Result<()> {
             format!("only {open_files} open files are allowed: try --connections {most}").into()
         );
     }
+    let only: Option<String> = arguments.opt_value_from_str("--only")?;
+    let wanted = |w: &&Workload| only.as_ref().is_none_or(|only| w.name.starts_with(only));
+    let workloads: Vec<&Workload> =
+        WORKLOADS.iter().filter_map(|name| Workload::find(name)).filter(wanted).collect();
+    let first = workloads.first().ok_or("--only: echo or http")?;
     if let Some(name) = arguments.opt_value_from_str::<_, String>("--serve")? {
-        return serve(Server::find(&name).ok_or("--serve: no such server")?);
+        return serve(Server::find(&name).ok_or("--serve: no such server")?, first);
     }
     let named: Option<String> = arguments.opt_value_from_str("--servers")?;
     let json: Option<PathBuf> = arguments.opt_value_from_str("--json")?;
@@ -125,34 +135,48 @@ fn run() -> Result<()> {
             names.split(',').map(each).collect::<std::result::Result<_, _>>()?
         }
     };
-    let figures = measure(&servers, connections, rounds)?;
+    let mut figures = Vec::new();
+    for workload in workloads {
+        let able: Vec<&Server> =
+            servers.iter().filter(|s| s.speaks(workload.protocol)).copied().collect();
+        let measured = measure(&able, workload, connections, rounds)?;
+        figures.push(json!({ "workload": workload.name, "servers": measured }));
+    }
     if let Some(path) = &json {
         let text = format!(
             "{:#}\n",
-            json!({ "connections": connections, "rounds": rounds, "servers": figures })
+            json!({ "connections": connections, "rounds": rounds, "workloads": figures })
         );
         fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     }
     Ok(())
 }
 
-fn measure(servers: &[&Server], connections: usize, rounds: usize) -> Result<Vec<Value>> {
+fn measure(
+    servers: &[&Server],
+    workload: &Workload,
+    connections: usize,
+    rounds: usize,
+) -> Result<Vec<Value>> {
     println!(
-        "bytes of user space for each of {connections} idle connections, median of {rounds} processes"
+        "\nbytes of user space for each of {connections} idle connections, median of {rounds} processes"
     );
-    println!(
-        "  {:<8}{:>21}{:>26}{:>26}",
-        "", "accepted", "after 128 B of echo", "kept after closing"
-    );
+    let spoken = match workload.protocol {
+        Protocol::Echo => "after 128 B of echo",
+        Protocol::Http => "after a request",
+    };
+    println!("  {:<13}{:>21}{:>26}{:>26}", "", "accepted", spoken, "kept after closing");
     let pair = ["allocated", "resident"];
     println!(
-        "  {:<8}{:>11}{:>10}{:>16}{:>10}{:>16}{:>10}",
+        "  {:<13}{:>11}{:>10}{:>16}{:>10}{:>16}{:>10}",
         "server", pair[0], pair[1], pair[0], pair[1], pair[0], pair[1]
     );
     let mut figures = Vec::new();
     for server in servers {
         let growths = (0..rounds)
-            .map(|_| growth(server, connections).map_err(|e| format!("{}: {e}", server.name)))
+            .map(|_| {
+                growth(server, workload, connections).map_err(|e| format!("{}: {e}", server.name))
+            })
             .collect::<std::result::Result<Vec<_>, _>>()?;
         let median = |figure: fn(&Growth) -> i64| {
             let mut sorted: Vec<i64> = growths.iter().map(figure).collect();
@@ -168,11 +192,11 @@ fn measure(servers: &[&Server], connections: usize, rounds: usize) -> Result<Vec
             median(|growth| growth.closed.resident),
         ];
         let [a, b, c, d, e, f] = columns;
-        println!("  {:<8}{a:>11.1}{b:>10.1}{c:>16.1}{d:>10.1}{e:>16.1}{f:>10.1}", server.name);
+        println!("  {:<13}{a:>11.1}{b:>10.1}{c:>16.1}{d:>10.1}{e:>16.1}{f:>10.1}", server.name);
         figures.push(json!({
             "server": server.name,
             "accepted": { "allocated": a, "resident": b },
-            "after_echo": { "allocated": c, "resident": d },
+            "after_message": { "allocated": c, "resident": d },
             "after_close": { "allocated": e, "resident": f },
         }));
     }
@@ -180,8 +204,7 @@ fn measure(servers: &[&Server], connections: usize, rounds: usize) -> Result<Vec
 }
 
 /// The child's side: a reading for each line of standard input, until that ends.
-fn serve(server: &'static Server) -> Result<()> {
-    let workload = Workload::find(WORKLOAD).ok_or("no such workload")?;
+fn serve(server: &'static Server, workload: &Workload) -> Result<()> {
     let host = Host::start(server, workload, None)?;
     println!("{}", host.addr);
     for line in io::stdin().lines() {
@@ -202,10 +225,16 @@ fn resident() -> Result<i64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<i64>()? * 1024)
 }
 
-fn growth(server: &Server, connections: usize) -> Result<Growth> {
-    let mut probe = Probe::start(server, connections)?;
+fn growth(server: &Server, workload: &Workload, connections: usize) -> Result<Growth> {
+    let mut probe = Probe::start(server, workload, connections)?;
+    let request = workload.request(7);
+    let answer_size = verify::probe(probe.addr, workload)?;
+    let ask = |stream: &mut TcpStream| -> io::Result<()> {
+        stream.write_all(&request)?;
+        stream.read_exact(&mut [0; ANSWER_MAX][..answer_size])
+    };
     for _ in 0..WARM_CONNECTIONS {
-        echo(&mut connect(probe.addr)?)?;
+        ask(&mut connect(probe.addr)?)?;
     }
     let before = probe.settled()?;
     let mut streams = Vec::with_capacity(connections);
@@ -213,9 +242,9 @@ fn growth(server: &Server, connections: usize) -> Result<Growth> {
         streams.push(connect(probe.addr)?);
     }
     let last = streams.last_mut().ok_or("no connection")?;
-    echo(last)?;
+    ask(last)?;
     let accepted = probe.settled()?;
-    streams.iter_mut().try_for_each(echo)?;
+    streams.iter_mut().try_for_each(ask)?;
     let spoken = probe.settled()?;
     drop(streams);
     let closed = probe.settled()?;
@@ -232,12 +261,6 @@ fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn echo(stream: &mut TcpStream) -> io::Result<()> {
-    let mut buffer = [7; 128];
-    stream.write_all(&buffer)?;
-    stream.read_exact(&mut buffer)
-}
-
 /// The child process, which is killed when this goes out of scope.
 struct Probe {
     child: Child,
@@ -247,9 +270,10 @@ struct Probe {
 }
 
 impl Probe {
-    fn start(server: &Server, connections: usize) -> Result<Probe> {
+    fn start(server: &Server, workload: &Workload, connections: usize) -> Result<Probe> {
         let mut child = Command::new(env::current_exe()?)
-            .args(["--serve", server.name, "--connections", &connections.to_string()])
+            .args(["--serve", server.name, "--only", workload.name])
+            .args(["--connections", &connections.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -1,15 +1,14 @@
 //! Accepting connections: one `Acceptor` for each listener of a reactor.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::addr::Addr;
 use crate::close::Close;
 use crate::conn::{Conn, Kind};
-use crate::dispatch::panic_message;
 use crate::group::{Parting, SharedGroup, Spread};
 use crate::handler::{ConnId, EvHandler};
+use crate::isolate::isolated;
 use crate::mail::Mail;
 use crate::reactor::Reactor;
 use crate::sys::{Interest, Socket};
@@ -282,8 +281,7 @@ impl Reactor {
             log::error!("{peer} came by listener {index}, from which this reactor does not accept");
             return Err(Close::Stopped);
         };
-        catch_unwind(AssertUnwindSafe(|| (acceptor.factory)(peer))).map_err(|payload| {
-            let message = panic_message(payload);
+        isolated(|| (acceptor.factory)(peer)).map_err(|message| {
             log::error!("{} panicked for {peer}: {message}", acceptor.factory_name);
             Close::Panic(message)
         })
@@ -452,6 +450,7 @@ impl Reactor {
             listening.socket = None;
             let group = listening.group.clone();
             let id = self.acceptor(index).map_or(ConnId::NONE, |acceptor| acceptor.id);
+            group.take_no_part(reactor);
             group.leave(reactor, |_| self.dispatcher.release(id, false));
         }
     }

@@ -1,16 +1,19 @@
 //! How connections end: flushed, lingering, reset, handed out.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
 use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
 use crate::core::{DetachFn, Detached};
 use crate::dispatch::Dispatcher;
 use crate::handler::ConnId;
+use crate::isolate::{drop_isolated, isolated};
 use crate::sync::Ordering;
 use crate::sys::{Interest, Socket};
 use crate::timer::Purpose;
+
+/// A last callback that connects to another server is answered, and may try a third.
+const STOP_PASSES: usize = 4;
 
 impl Dispatcher {
     /// The output of a closing connection is flushed: send the FIN, and linger if the peer may
@@ -111,8 +114,17 @@ impl Dispatcher {
         }
     }
 
-    /// Ends everything, as the reactor stops.
+    /// Ends everything, as the reactor stops; also what last callbacks ask for, but not what
+    /// asks for more without end.
     pub(crate) fn stop_all(&mut self) {
+        for _ in 0..STOP_PASSES {
+            if self.core.conns.len() > 0 {
+                self.stop_those_there();
+            }
+        }
+    }
+
+    fn stop_those_there(&mut self) {
         for index in 0..self.core.conns.slots() {
             let Some(key) = self.core.conns.key_at(index) else {
                 continue;
@@ -129,7 +141,8 @@ impl Dispatcher {
 
     /// Has every connection under way fail, as the reactor shuts down.
     pub(crate) fn cancel_connects(&mut self) {
-        for id in self.connector.under_way() {
+        let asked_for: Vec<ConnId> = self.core.connects.iter().map(|c| c.id).collect();
+        for id in self.connector.under_way().into_iter().chain(asked_for) {
             self.core.doom(id, Close::Stopped);
         }
         self.settle();
@@ -139,11 +152,12 @@ impl Dispatcher {
     pub(crate) fn hand_out(&mut self, id: ConnId, then: DetachFn) {
         let Some(conn) = self.core.conns.get_mut(id.0).filter(|c| !c.flags.any(Flags::ENDING))
         else {
-            return;
+            return drop_isolated(then);
         };
         if conn.out.as_ref().is_some_and(|out| out.has_file()) {
             let error = io::Error::other("a connection cannot be detached while a file waits");
-            return self.core.doom(id, Close::Error(error));
+            self.core.doom(id, Close::Error(error));
+            return drop_isolated(then);
         }
         let unread = conn.take_tail().bytes().to_vec();
         let unsent = conn.out.take().map_or_else(Vec::new, |out| out.to_vec());
@@ -158,11 +172,10 @@ impl Dispatcher {
         }
         let socket = self.backend.take(id.index());
         self.count_end(&conn);
-        if let Some(Socket::Fd(socket)) = socket {
-            let call = AssertUnwindSafe(|| then(Detached { socket, unread, unsent }));
-            if catch_unwind(call).is_err() {
-                log::error!("what took the detached {id:?} panicked");
-            }
+        if let Some(Socket::Fd(socket)) = socket
+            && let Err(message) = isolated(|| then(Detached { socket, unread, unsent }))
+        {
+            log::error!("what took the detached {id:?} panicked: {message}");
         }
     }
 }

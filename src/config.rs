@@ -34,7 +34,8 @@ pub struct Config {
     /// Output at or below this many bytes calls `on_drain` and reads again, after it was above
     /// `output_high`. Default 64 KiB.
     pub output_low: usize,
-    /// Output above this many bytes stops reading from the connection. Default 256 KiB.
+    /// Output above this many bytes stops reading from the connection. Above `output_low`, or
+    /// both 0: then every byte that waits is too much. Default 256 KiB.
     pub output_high: usize,
     /// Output above this many bytes closes with [`Close::SlowConsumer`]. Default 16 MiB.
     ///
@@ -49,9 +50,11 @@ pub struct Config {
     /// Connections one listener accepts in one turn, so that a burst of connects does not
     /// starve those that are there. Default 64.
     pub accepts_per_turn: usize,
-    /// Messages from other threads handled in one turn. Default 1,024.
+    /// Messages from other threads handled in one turn, so that a flood of them does not starve
+    /// the sockets; the rest comes in the next turn, which does not sleep. Default 1,024.
     pub mail_per_turn: usize,
-    /// Messages that may wait in a reactor's mailbox; more are refused. Default 65,536.
+    /// Messages that may wait in a reactor's mailbox; more are refused
+    /// ([`SendError::Full`](crate::SendError::Full)). Default 65,536.
     pub mailbox_max: usize,
     /// Bytes that may wait in a reactor's mailbox; more are refused. Default 64 MiB.
     pub mailbox_bytes_max: usize,
@@ -122,7 +125,7 @@ pub(crate) const FILE_WEIGHT: usize = 64 << 10;
 pub(crate) const SENDFILE_MAX: u64 = 1 << 20;
 /// Slices in one `sendmsg`.
 pub(crate) const IOVECS_MAX: usize = 32;
-/// Times one queue is flushed in a turn; a peer as fast as we are must not starve the others.
+/// System calls to flush one queue at a time; a peer as fast as we are must not starve the others.
 pub(crate) const FLUSHES_PER_TURN: usize = 16;
 
 const READ_BUFFER: usize = 64 << 10;
@@ -164,7 +167,7 @@ impl Config {
                 ),
             ),
             (
-                self.output_low < self.output_high,
+                self.output_low < self.output_high || (self.output_low, self.output_high) == (0, 0),
                 format!(
                     "output_low is {}, not below output_high with {}",
                     self.output_low, self.output_high
@@ -212,6 +215,10 @@ pub struct ListenOptions {
     /// A listening socket for each reactor (SO_REUSEPORT), and the system spreads connections
     /// over them. Otherwise all reactors share one. TCP only. Default true.
     pub reuse_port: bool,
+    /// With `reuse_port`: other servers of this user may have the port already, and get their
+    /// share of the connections; for a successor that takes over. Otherwise that is an error, as
+    /// for any port in use. Default false.
+    pub share_port: bool,
     /// Send small segments at once (TCP_NODELAY). Default true.
     pub nodelay: bool,
     /// Probe idle connections after this long (SO_KEEPALIVE, TCP_KEEPIDLE), in whole seconds
@@ -221,7 +228,8 @@ pub struct ListenOptions {
     pub recv_buffer: Option<usize>,
     /// SO_SNDBUF in bytes; the system doubles and caps it. Default: the system's own.
     pub send_buffer: Option<usize>,
-    /// SO_LINGER. Default none, which is right with the framework's own lingering close.
+    /// SO_LINGER: zero makes every close a reset. More is refused, for close(2) would block the
+    /// reactor; [`Config::linger_timeout`] is the framework's own way. Default none.
     pub linger: Option<Duration>,
     /// Connections of this listener that may be open at once, over all reactors; at the limit
     /// new ones wait in the backlog. Default: no limit.
@@ -241,6 +249,7 @@ impl Default for ListenOptions {
         ListenOptions {
             backlog: 4096,
             reuse_port: true,
+            share_port: false,
             nodelay: true,
             keepalive: None,
             recv_buffer: None,
@@ -262,6 +271,8 @@ impl ListenOptions {
             "max_connections is 0, so that nobody could ever connect"
         } else if self.keepalive.is_some_and(|d| !(1..=KEEPALIVE_MAX_S).contains(&d.as_secs())) {
             "keepalive is not from one second to 32,767"
+        } else if self.linger.is_some_and(|d| !d.is_zero()) {
+            "linger is above zero, and close(2) would wait; see Config::linger_timeout"
         } else if self.cpu_steering && (!self.reuse_port || self.placement != Placement::Kernel) {
             "cpu_steering needs reuse_port and the kernel's placement"
         } else {

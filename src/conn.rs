@@ -79,14 +79,22 @@ impl Flags {
     pub(crate) const BLOCKED: Flags = Flags(1 << 16);
     /// `on_open` is due.
     pub(crate) const OPEN_DUE: Flags = Flags(1 << 17);
+    /// The peer's FIN was told to the handler before this one, and is to be told again.
+    pub(crate) const EOF_DUE: Flags = Flags(1 << 18);
+
+    /// Reading goes on though output is above its high mark.
+    pub(crate) const READS_BLOCKED: Flags = Flags(1 << 18);
 
     /// No more output is accepted.
     pub(crate) const OUTPUT_SHUT: Flags =
         Flags(Self::OUT_FAILED.0 | Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
-    /// The handler gets nothing more.
+    /// The handler gets nothing more; but while only CLOSING, its timers.
     pub(crate) const ENDING: Flags = Flags(Self::CLOSING.0 | Self::DOOMED.0 | Self::LINGERING.0);
     /// Reading rests until something is done about it.
     pub(crate) const RESTS: Flags = Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0);
+    /// No input is read, where blocked output does not matter.
+    const READ_RESTS_BUT_FOR_OUTPUT: Flags =
+        Flags(Self::PAUSED.0 | Self::PEER_EOF.0 | Self::ENDING.0);
     /// No input is read.
     pub(crate) const READ_RESTS: Flags =
         Flags(Self::PAUSED.0 | Self::ABOVE_HIGH.0 | Self::PEER_EOF.0 | Self::ENDING.0);
@@ -179,7 +187,7 @@ impl Conn {
     /// What the poller should watch, from the state alone.
     pub(crate) fn wanted_interest(&self) -> Interest {
         let flags = self.flags;
-        if self.kind == Kind::Detached || flags.any(Flags::DOOMED) {
+        if self.kind == Kind::Detached || flags.any(Flags::DOOMED | Flags::OPEN_DUE) {
             return Interest::UNREGISTERED;
         }
         if flags.any(Flags::LINGERING) {
@@ -189,7 +197,7 @@ impl Conn {
         if self.out.is_some() {
             wanted |= Interest::WRITE;
         }
-        if !flags.any(Flags::READ_RESTS) {
+        if !self.reading_rests() {
             wanted |= Interest::READ;
         } else if flags.any(Flags::SAW_HUP) {
             return Interest::UNREGISTERED;
@@ -213,6 +221,16 @@ impl Conn {
         if !self.flags.any(Flags::IDLE_WRITES) {
             self.last_active = now_ms;
         }
+    }
+
+    /// Whether nothing is read for now.
+    #[inline]
+    pub(crate) fn reading_rests(&self) -> bool {
+        let rests = match self.flags.any(Flags::READS_BLOCKED) {
+            true => Flags::READ_RESTS_BUT_FOR_OUTPUT,
+            false => Flags::READ_RESTS,
+        };
+        self.flags.any(rests)
     }
 
     /// Bytes queued because the kernel did not take them.
@@ -262,6 +280,11 @@ impl Conn {
 
     pub(crate) fn take_remote(&mut self) -> Option<Arc<RemoteState>> {
         self.extra.as_mut()?.remote.take()
+    }
+
+    /// The error of a failed send, unless it is of this kind.
+    pub(crate) fn take_send_error_but(&mut self, kind: io::ErrorKind) -> Option<io::Error> {
+        self.extra.as_mut()?.send_error.take_if(|error| error.kind() != kind)
     }
 
     pub(crate) fn take_send_error(&mut self) -> Option<io::Error> {

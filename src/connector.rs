@@ -107,7 +107,8 @@ pub struct ConnectOptions {
     pub recv_buffer: Option<usize>,
     /// SO_SNDBUF in bytes. Default: the system's own.
     pub send_buffer: Option<usize>,
-    /// SO_LINGER. Default none.
+    /// SO_LINGER: zero makes every close a reset; more is `InvalidInput`, for close(2) would
+    /// block the reactor. Default none.
     pub linger: Option<Duration>,
     /// Send the first bytes with the SYN where the server's cookie is known (RFC 7413,
     /// TCP_FASTOPEN_CONNECT; Linux). Default false.
@@ -189,8 +190,16 @@ impl Connector {
 }
 
 impl Dispatcher {
-    /// A callback asked for a connection: the slot and the handler are there.
-    pub(crate) fn begin_connect(&mut self, request: Request) {
+    /// Starts what callbacks asked for: slots and handlers are there. What fails at once and is
+    /// asked for again waits for the next turn, or it would be for ever.
+    pub(crate) fn begin_connects(&mut self) {
+        for request in std::mem::take(&mut self.core.connects) {
+            self.begin_connect(request);
+            self.settle();
+        }
+    }
+
+    fn begin_connect(&mut self, request: Request) {
         let Request { id, target, options } = request;
         if self.core.conns.get(id.0).is_none() {
             return;
@@ -233,7 +242,7 @@ impl Dispatcher {
                     let reactor = self.core.shared.index;
                     resolver::resolve(endpoint, move |found| {
                         // A reactor that has ended needs no answer.
-                        let _ = handle.send_to(reactor, Mail::Resolved(id, found));
+                        let _ = handle.send_urgent_to(reactor, Mail::Resolved(id, found));
                     });
                     VecDeque::new()
                 }

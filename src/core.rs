@@ -5,19 +5,15 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, IoSlice};
-use std::ops::Range;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::addr::Addr;
-use crate::buf::{Gauge, OutQueue};
+use crate::buf::Gauge;
 use crate::close::Close;
-use crate::config::{Config, SCRATCH_MAX};
+use crate::config::Config;
 use crate::conn::{Conn, Flags, Kind, NO_LISTENER};
 use crate::connector;
 use crate::handle::Handle;
@@ -25,8 +21,8 @@ use crate::handler::{ConnId, EvHandler};
 use crate::mail::ReactorShared;
 use crate::remote::{Remote, RemoteState};
 use crate::slab::Slab;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
-use crate::sys::Backend;
+use crate::sync::Ordering;
+use crate::sys::{Backend, Socket};
 use crate::timer::{Purpose, TimerId, Timers};
 
 /// What takes a connection that leaves its reactor.
@@ -51,7 +47,7 @@ pub(crate) struct Core {
     /// Whose callback runs.
     pub(crate) current: ConnId,
     /// How full the scratch may become before a write needs a closer look.
-    scratch_limit: usize,
+    pub(crate) scratch_limit: usize,
     /// Connections that were changed and are to be settled.
     pub(crate) dirty: Vec<ConnId>,
     /// Connections to end, and why.
@@ -128,17 +124,6 @@ impl Core {
         self.limit_scratch();
     }
 
-    /// Recomputes how far small writes of the current connection may go unexamined: to the
-    /// scratch buffer's bound or the high mark, whichever is nearer.
-    fn limit_scratch(&mut self) {
-        self.scratch_limit = match self.conns.get(self.current.0) {
-            Some(conn) if conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT) => {
-                self.config.output_high.saturating_sub(conn.queued()).min(SCRATCH_MAX)
-            }
-            _ => 0,
-        };
-    }
-
     pub(crate) fn insert(&mut self, conn: Conn) -> ConnId {
         if conn.kind.has_handler() {
             self.shared.counters.open.add(1);
@@ -164,7 +149,7 @@ impl Core {
     ) -> io::Result<ConnId> {
         let (socket, peer) = crate::sys::adopt_stream(socket.into())?;
         let id = self.insert(Conn::new(Kind::Stream, peer, NO_LISTENER));
-        net.install(id.index(), socket);
+        net.install(id.index(), Socket::Fd(socket));
         self.incoming.push((id, handler));
         self.defer(id, Flags::OPEN_DUE);
         Ok(id)
@@ -194,7 +179,6 @@ impl Core {
         !self.dirty.is_empty()
             || !self.doomed.is_empty()
             || !self.incoming.is_empty()
-            || !self.connects.is_empty()
             || !self.detaching.is_empty()
     }
 
@@ -219,173 +203,6 @@ impl Core {
                 conn.flags.insert(Flags::DEFERRED);
                 self.deferred.push(id);
             }
-        }
-    }
-
-    #[inline]
-    pub(crate) fn write(&mut self, net: &mut Backend, id: ConnId, data: &[u8]) {
-        if id == self.current
-            && self.scratch.len() + data.len() <= self.scratch_limit
-            && data.len() < self.config.direct_write_min
-        {
-            self.scratch.extend_from_slice(data);
-        } else {
-            self.write_examined(net, id, data);
-        }
-    }
-
-    /// The scratch buffer, if `len` more bytes for `id` may go there unexamined.
-    #[cfg(feature = "http1")]
-    #[inline]
-    pub(crate) fn scratch_room(&mut self, id: ConnId, len: usize) -> Option<&mut Vec<u8>> {
-        let fits = id == self.current && self.scratch.len() + len <= self.scratch_limit;
-        fits.then_some(&mut self.scratch)
-    }
-
-    /// Whether `id` owes so much that nothing should be read for it, or accepts nothing more.
-    #[cfg(feature = "http1")]
-    #[inline]
-    pub(crate) fn output_rests(&self, id: ConnId) -> bool {
-        let rests = Flags::ABOVE_HIGH | Flags::OUTPUT_SHUT;
-        self.scratch_limit == 0 && self.conns.get(id.0).is_none_or(|conn| conn.flags.any(rests))
-    }
-
-    /// A write that is large, crosses a mark, or is for another connection.
-    fn write_examined(&mut self, net: &mut Backend, id: ConnId, data: &[u8]) {
-        if data.is_empty() || !self.accepts_output(id) {
-            return;
-        }
-        if id != self.current {
-            self.queue_of(id, |queue| queue.push(data));
-        } else if self.send_now(net, data) {
-            // all of it was taken, or the output failed
-        } else if data.len() < self.config.direct_write_min
-            && self.scratch.len() + data.len() <= SCRATCH_MAX
-        {
-            self.scratch.extend_from_slice(data);
-        } else {
-            self.spill_scratch();
-            self.queue_of(id, |queue| queue.push(data));
-        }
-        self.check_marks(id);
-    }
-
-    pub(crate) fn write_owned(&mut self, net: &mut Backend, id: ConnId, data: Bytes) {
-        if data.len() < self.config.direct_write_min && id == self.current {
-            return self.write(net, id, &data);
-        }
-        if data.is_empty() || !self.accepts_output(id) {
-            return;
-        }
-        if id == self.current {
-            if let Some(sent) = self.send_direct(net, &data) {
-                if sent < data.len() {
-                    self.queue_of(id, |queue| queue.push_shared(data.slice(sent..)));
-                }
-                return self.check_marks(id);
-            }
-            self.spill_scratch();
-        }
-        self.queue_of(id, |queue| queue.push_shared(data));
-        self.check_marks(id);
-    }
-
-    /// Queues a part of a file behind what was written before.
-    pub(crate) fn send_file(&mut self, id: ConnId, file: File, part: Range<u64>) {
-        if part.is_empty() || !self.accepts_output(id) {
-            return;
-        }
-        if id == self.current {
-            self.spill_scratch();
-        }
-        self.queue_of(id, |queue| queue.push_file(file, part));
-        self.check_marks(id);
-    }
-
-    fn accepts_output(&self, id: ConnId) -> bool {
-        self.conns
-            .get(id.0)
-            .is_some_and(|conn| conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT))
-    }
-
-    fn queue_of(&mut self, id: ConnId, push: impl FnOnce(&mut OutQueue)) {
-        if let Some(conn) = self.conns.get_mut(id.0) {
-            push(conn.queue(&self.queued));
-        }
-        self.touch(id);
-    }
-
-    /// Sends the scratch and `data` at once if nothing waits before them: `data` is large, the
-    /// scratch is full, or a mark is near, which judges only what the system did not take. True
-    /// if `data` is dealt with.
-    fn send_now(&mut self, net: &mut Backend, data: &[u8]) -> bool {
-        let Some(sent) = self.send_direct(net, data) else {
-            return false;
-        };
-        if sent < data.len() {
-            self.queue_of(self.current, |queue| queue.push(&data[sent..]));
-        }
-        true
-    }
-
-    /// One system call for the scratch and `data`, without a copy. Gives the bytes of `data`
-    /// that are dealt with, the scratch being empty then; None if output waits already.
-    fn send_direct(&mut self, net: &mut Backend, data: &[u8]) -> Option<usize> {
-        let index = self.current.index();
-        let conn = self.conns.get_mut(self.current.0)?;
-        if conn.out.is_some() {
-            return None;
-        }
-        let scratched = self.scratch.len();
-        let sent = if scratched == 0 {
-            net.send(index, data)
-        } else {
-            net.send_vectored(index, &[IoSlice::new(&self.scratch), IoSlice::new(data)])
-        };
-        let sent = match sent {
-            Ok(sent) => sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => {
-                conn.fail_output(error);
-                self.scratch.clear();
-                return Some(data.len());
-            }
-        };
-        conn.sent(sent, self.now_ms);
-        self.shared.counters.bytes_out.add(sent as u64);
-        if sent < scratched + data.len() {
-            conn.flags.insert(Flags::BLOCKED);
-        }
-        if sent < scratched {
-            conn.queue(&self.queued).push(&self.scratch[sent..]);
-        }
-        self.scratch.clear();
-        Some(sent.saturating_sub(scratched))
-    }
-
-    /// Moves the scratch behind what waits already.
-    pub(crate) fn spill_scratch(&mut self) {
-        if !self.scratch.is_empty()
-            && let Some(conn) = self.conns.get_mut(self.current.0)
-        {
-            conn.queue(&self.queued).push(&self.scratch);
-        }
-        self.scratch.clear();
-    }
-
-    /// Applies the high mark and the maximum to what `id` owes now.
-    pub(crate) fn check_marks(&mut self, id: ConnId) {
-        let pending = self.pending_output(id);
-        if pending > self.config.output_max {
-            self.doom(id, Close::SlowConsumer);
-        } else if pending > self.config.output_high
-            && let Some(conn) = self.conns.get_mut(id.0)
-        {
-            self.shared.counters.paused.add(u64::from(!conn.flags.any(Flags::RESTS)));
-            conn.flags.insert(Flags::ABOVE_HIGH);
-        }
-        if id == self.current {
-            self.limit_scratch();
         }
     }
 
@@ -420,12 +237,37 @@ impl Core {
         if conn.flags.any(Flags::ENDING) {
             return;
         }
+        if conn.kind == Kind::Connecting {
+            return self.doom(id, Close::Local); // what it owes has nobody to go to
+        }
         conn.flags.insert(Flags::CLOSING);
         conn.take_tail();
         if id == self.current {
             self.scratch_limit = 0;
         }
         self.touch(id);
+    }
+
+    pub(crate) fn read_while_blocked(&mut self, id: ConnId, on: bool) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.flags.set(Flags::READS_BLOCKED, on);
+            self.touch(id);
+        }
+    }
+
+    #[cfg(feature = "proactor")]
+    pub(crate) fn discard_output(&mut self, id: ConnId) -> usize {
+        let unsent = self.pending_output(id);
+        if id == self.current {
+            self.scratch.clear();
+        }
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.out = None;
+            conn.flags.remove(Flags::BLOCKED);
+            self.touch(id);
+        }
+        self.check_marks(id);
+        unsent
     }
 
     pub(crate) fn pause_reads(&mut self, id: ConnId) {
@@ -453,10 +295,11 @@ impl Core {
         let Some(conn) = self.conns.get_mut(id.0) else {
             return;
         };
-        if conn.flags.any(Flags::RESTS) {
+        if !conn.flags.any(Flags::RESTS) {
+            self.shared.counters.paused.subtract(1);
+        } else if conn.reading_rests() {
             return;
         }
-        self.shared.counters.paused.subtract(1);
         if conn.flags.any(Flags::ENDING) {
             return;
         }
@@ -547,15 +390,7 @@ impl Core {
 
     pub(crate) fn remote(&mut self, id: ConnId) -> Remote {
         let shared = self.shared.clone();
-        let fresh = |open| {
-            Arc::new(RemoteState {
-                id,
-                shared,
-                open: AtomicBool::new(open),
-                mailed: AtomicUsize::new(0),
-                queued: AtomicUsize::new(0),
-            })
-        };
+        let fresh = |open| Arc::new(RemoteState::new(id, shared, open));
         let state = match self.conns.get_mut(id.0) {
             Some(conn) if !conn.flags.any(Flags::DOOMED | Flags::LINGERING) => {
                 conn.extra_mut().remote.get_or_insert_with(|| fresh(true)).clone()

@@ -104,7 +104,7 @@ impl Ctx<'_> {
     /// `UnexpectedEof`: what was promised cannot be sent. A file that is not in the system's
     /// cache is read from its disk meanwhile, and the reactor waits for that.
     pub fn send_file(&mut self, file: File, part: Range<u64>) {
-        self.core.send_file(self.id, file, part);
+        self.core.send_file(self.net, self.id, file, part);
     }
 
     /// The output as [`io::Write`] and [`fmt::Write`], for `write!` and serializers. Never
@@ -143,13 +143,34 @@ impl Ctx<'_> {
         self.core.pause_reads(self.id);
     }
 
+    /// Whether to go on reading while output is above `Config::output_high`; by default reading
+    /// rests then. For protocols whose two directions have nothing to do with each other; the
+    /// handler answers for the bound on its output.
+    pub fn read_while_blocked(&mut self, on: bool) {
+        self.core.read_while_blocked(self.id, on);
+    }
+
+    /// Why output failed, if it has; the end follows when all that has arrived is read.
+    #[cfg(feature = "proactor")]
+    pub(crate) fn output_error(&self) -> Option<io::ErrorKind> {
+        let extra = self.core.conns.get(self.id.0)?.extra()?;
+        extra.send_error.as_ref().map(io::Error::kind)
+    }
+
+    /// Drops what was written and not yet taken by the system, and says how many bytes it was:
+    /// the stream is torn there.
+    #[cfg(feature = "proactor")]
+    pub(crate) fn discard_output(&mut self) -> usize {
+        self.core.discard_output(self.id)
+    }
+
     /// Reads again. What `on_read` left untaken is offered again, even if nothing new arrives.
     pub fn resume_reads(&mut self) {
         self.core.resume_reads(self.id);
     }
 
-    /// Calls `on_timeout` once, not before `after` has passed, and in a later turn even if
-    /// `after` is zero. Timers end with their connection. On a connection that is ending this
+    /// Calls `on_timeout` once, not before `after` has passed since [`Ctx::now`], the time of this
+    /// turn, and in a later turn even if `after` is zero. Timers end with their connection. On a connection that is ending this
     /// gives [`TimerId::NONE`].
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         self.core.set_timer(self.id, after, Duration::ZERO)
@@ -192,7 +213,8 @@ impl Ctx<'_> {
 
     /// Puts another handler in this one's place when the callback has returned: a protocol
     /// upgrade. The old one gets `on_close` with [`Close::Replaced`](crate::Close::Replaced),
-    /// the new one `on_open` and then the bytes left untaken.
+    /// the new one `on_open` and then the bytes left untaken, or `on_eof` if the peer's FIN was
+    /// read already.
     pub fn replace(&mut self, handler: impl EvHandler) {
         self.core.replace(self.id, Box::new(handler));
     }

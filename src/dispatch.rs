@@ -4,18 +4,15 @@
 //! the core. A callback sees the core and the backend through [`Ctx`]; no handler can reach
 //! another's memory, so nothing is ever called inside a callback.
 
-use std::any::Any;
 use std::io;
-use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::close::Close;
-use crate::config::{FLUSHES_PER_TURN, SENDFILE_MAX};
 use crate::conn::{Flags, Kind};
 use crate::connector::Connector;
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
 use crate::handler::{ConnId, EvHandler};
+use crate::isolate::{drop_isolated, isolated};
 use crate::slab;
 use crate::sys::{Backend, Interest};
 use crate::timer::Purpose;
@@ -71,7 +68,7 @@ impl Dispatcher {
         let handler = self.handlers.get_mut(id.index())?.as_deref_mut()?;
         self.core.begin(id);
         let mut cx = Ctx { core: &mut self.core, net: &mut self.backend, id };
-        let result = catch_unwind(AssertUnwindSafe(|| callback(handler, &mut cx)));
+        let result = isolated(|| callback(handler, &mut cx));
         let ended = self.backend.coarse_now();
         if ended.saturating_sub(self.watched) > self.slow_callback {
             log_slow(name_of(handler), id, ended - self.watched);
@@ -83,9 +80,9 @@ impl Dispatcher {
                 self.core.doom(id, Close::Error(error));
                 None
             }
-            Err(payload) => {
+            Err(message) => {
                 let name = name_of(handler);
-                self.panicked(id, name, payload);
+                self.panicked(id, name, message);
                 None
             }
         }
@@ -97,8 +94,7 @@ impl Dispatcher {
     }
 
     #[cold]
-    fn panicked(&mut self, id: ConnId, name: &str, payload: Box<dyn Any + Send>) {
-        let message = panic_message(payload);
+    fn panicked(&mut self, id: ConnId, name: &str, message: String) {
         log::error!("{name} panicked on {id:?}: {message}");
         self.core.doom(id, Close::Panic(message));
     }
@@ -158,9 +154,7 @@ impl Dispatcher {
             for (id, handler) in std::mem::take(&mut self.core.incoming) {
                 self.install(id, handler);
             }
-            if let Some(request) = self.core.connects.pop() {
-                self.begin_connect(request);
-            } else if let Some(id) = self.core.dirty.pop() {
+            if let Some(id) = self.core.dirty.pop() {
                 self.settle_conn(id);
             } else if let Some((id, then)) = self.core.detaching.pop() {
                 self.hand_out(id, then);
@@ -196,7 +190,12 @@ impl Dispatcher {
         self.put_handler(id, handler);
         self.open_current(id);
         self.settle_current();
-        if self.core.conns.get(id.0).is_some_and(|conn| conn.tail_len() > 0) {
+        let Some(conn) = self.core.conns.get(id.0) else {
+            return;
+        };
+        if conn.flags.any(Flags::PEER_EOF) {
+            self.core.defer(id, Flags::EOF_DUE);
+        } else if conn.tail_len() > 0 {
             self.core.defer(id, Flags::OFFER_DUE);
         }
     }
@@ -219,7 +218,7 @@ impl Dispatcher {
         if id == self.core.current && !self.core.scratch.is_empty() {
             self.send_scratch(id);
         } else if conn.out.is_some() {
-            self.flush(id);
+            self.core.flush(&mut self.backend, id);
         }
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return;
@@ -239,7 +238,7 @@ impl Dispatcher {
         };
         if conn.out.is_some() {
             core.spill_scratch();
-            return self.flush(id);
+            return self.core.flush(&mut self.backend, id);
         }
         match self.backend.send(id.index(), &core.scratch) {
             Ok(sent) => {
@@ -257,101 +256,6 @@ impl Dispatcher {
             Err(error) => conn.fail_output(error),
         }
         core.scratch.clear();
-    }
-
-    /// Sends queued output until the kernel takes no more, all is gone, or it has had its share
-    /// of the turn.
-    fn flush(&mut self, id: ConnId) {
-        for _ in 0..FLUSHES_PER_TURN {
-            let Some(conn) = self.core.conns.get_mut(id.0) else {
-                return;
-            };
-            if conn.flags.any(Flags::BLOCKED) {
-                return;
-            }
-            let Some(out) = conn.out.as_deref_mut() else {
-                return;
-            };
-            let slices = out.slices();
-            if slices.is_empty() {
-                drop(slices);
-                if self.flush_file(id) {
-                    continue;
-                }
-                return;
-            }
-            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-            match self.backend.send_vectored(id.index(), &slices) {
-                Ok(sent) => {
-                    drop(slices);
-                    out.advance(sent);
-                    self.core.shared.counters.bytes_out.add(sent as u64);
-                    if out.is_empty() {
-                        conn.out = None;
-                    } else if sent < offered {
-                        conn.flags.insert(Flags::BLOCKED);
-                    }
-                    conn.sent(sent, self.core.now_ms);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    drop(slices);
-                    conn.flags.insert(Flags::BLOCKED);
-                }
-                Err(error) => {
-                    drop(slices);
-                    return conn.fail_output(error);
-                }
-            }
-        }
-    }
-
-    /// Sends some of the file that is next. False if nothing more is to be sent now.
-    fn flush_file(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
-            return false;
-        };
-        let Some(out) = conn.out.as_deref_mut() else {
-            return false;
-        };
-        let Some((file, Range { start, end })) = out.file() else {
-            return true;
-        };
-        let left = end - start;
-        let offered = left.min(SENDFILE_MAX);
-        match self.backend.send_file(id.index(), file, start, offered) {
-            Ok(0) => {
-                // Its length may be promised already, so the peer must not take this for the end.
-                let message = format!("a file that is being sent ends {left} bytes too early");
-                let error = io::Error::new(io::ErrorKind::UnexpectedEof, message);
-                self.core.doom(id, Close::Error(error));
-                false
-            }
-            Ok(sent) => {
-                out.advance_file(sent as u64);
-                self.core.shared.counters.bytes_out.add(sent as u64);
-                if out.is_empty() {
-                    conn.out = None;
-                } else if (sent as u64) < offered {
-                    conn.flags.insert(Flags::BLOCKED);
-                }
-                conn.sent(sent, self.core.now_ms);
-                true
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                conn.flags.insert(Flags::BLOCKED);
-                false
-            }
-            Err(error) => {
-                match error.kind() {
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                        conn.fail_output(error);
-                    }
-                    // It may be the file's, and then nobody else would end the connection.
-                    _ => self.core.doom(id, Close::Io(error)),
-                }
-                false
-            }
-        }
     }
 
     /// All that is not the ordinary case: marks, closing, failed output, changed interest.
@@ -428,22 +332,5 @@ fn log_slow(name: &str, id: ConnId, took: u64) {
 
 /// A handler's name, which is the handler's own code too.
 fn name_of(handler: &dyn EvHandler) -> &'static str {
-    catch_unwind(AssertUnwindSafe(|| handler.name())).unwrap_or("a handler whose name panics")
-}
-
-/// Drops a handler whose destructor may panic.
-fn drop_isolated(handler: Option<Box<dyn EvHandler>>) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
-        log::error!("a handler's destructor panicked: {}", panic_message(payload));
-    }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
-    match payload.downcast::<String>() {
-        Ok(message) => *message,
-        Err(payload) => {
-            payload.downcast_ref::<&str>().map_or("(no message)", |text| text).to_owned()
-        }
-    }
+    isolated(|| handler.name()).unwrap_or("a handler whose name panics")
 }

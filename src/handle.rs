@@ -23,8 +23,8 @@ impl Handle {
     }
 
     /// Stops all reactors after their present turn. Every connection gets `on_close` with
-    /// [`Close::Stopped`](crate::Close::Stopped); output not yet taken by the system is lost.
-    /// Harmless when repeated.
+    /// [`Close::Stopped`](crate::Close::Stopped) and is reset, so that output which the peer has
+    /// not got yet may be lost. Harmless when repeated.
     pub fn stop(&self) {
         for reactor in self.reactors.iter() {
             let _ = reactor.mailbox.send_urgent(Mail::Stop); // refused only if it has ended

@@ -28,7 +28,7 @@ impl Reactor {
         let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
             return;
         };
-        if !conn.flags.any(Flags::READ_RESTS) {
+        if !conn.reading_rests() {
             if event.readable || event.fin || event.hup || event.error {
                 self.read(id);
             }
@@ -56,6 +56,9 @@ impl Reactor {
         let received = match received {
             Ok(0) => {
                 conn.put_tail(tail);
+                if conn.flags.any(Flags::OFFER_DUE) {
+                    return; // what was left untaken comes first; the FIN is told again
+                }
                 return self.peer_finished(id);
             }
             Ok(n) => n,
@@ -107,9 +110,15 @@ impl Reactor {
         dispatcher.settle();
     }
 
-    fn peer_finished(&mut self, id: ConnId) {
+    pub(crate) fn peer_finished(&mut self, id: ConnId) {
         let dispatcher = &mut self.dispatcher;
         if let Some(conn) = dispatcher.core.conns.get_mut(id.0) {
+            // A send that meets a reset takes the error with it, and what is left looks like a
+            // FIN. A broken pipe is another matter: the FIN came first.
+            if let Some(error) = conn.take_send_error_but(io::ErrorKind::BrokenPipe) {
+                dispatcher.core.doom(id, Close::Io(error));
+                return dispatcher.settle();
+            }
             conn.flags.insert(Flags::PEER_EOF);
             dispatcher.call(id, |handler, cx| handler.on_eof(cx));
             if let Some(conn) = dispatcher.core.conns.get_mut(id.0) {

@@ -45,10 +45,12 @@
 //! - [`Endpoint`] is an address as text, of TCP or a Unix socket; [`Addr`] one as the system
 //!   tells it. [`ListenOptions`] are a listener's options, its [`Placement`] among them.
 //! - [`Ctx`] is a connection and its reactor inside a callback: output, timers, other
-//!   connections by [`ConnId`], state that a thread's handlers share ([`Ctx::local`]).
+//!   connections by [`ConnId`], new ones ([`Ctx::connect`]), other descriptors
+//!   ([`Ctx::add_source`]), state that a thread's handlers share ([`Ctx::local`]).
 //! - [`Remote`] is a connection as other threads see it, [`Handle`] the server: to stop it, to
 //!   shut it down in good order, to run a closure on each reactor, to read its [`Stats`].
 //! - [`Close`] is why a connection ended, told once, in `on_close`.
+//! - `reev::http1` has an [`EvHandler`] that speaks HTTP/1.1 and calls a service of yours.
 //! - `reev::sim` is one reactor on a simulated kernel, for tests: a seed decides its faults.
 //!
 //! ```no_run
@@ -90,6 +92,10 @@
 //!
 //! # Features
 //!
+//! - `http1` (default): `reev::http1`, HTTP/1.1 for servers: a codec without I/O, and the handler on it.
+//! - `websocket` (default): `reev::websocket`, RFC 6455 and RFC 7692: a codec without I/O, and the
+//!   handlers of both roles on it.
+//! - `proactor` (default): `reev::proactor`: submit reads and writes, wait for completions.
 //! - `sim` (default): `reev::sim`, which runs handlers on a simulated kernel, without sockets or clocks.
 //!
 //! # Platforms
@@ -116,10 +122,15 @@ mod group;
 mod handle;
 mod handler;
 mod input;
+mod isolate;
 mod mail;
 mod mailbox;
+mod output;
 mod pin;
 mod placement;
+#[cfg(feature = "proactor")]
+pub mod proactor;
+mod prometheus;
 pub mod proto;
 mod reactor;
 mod remote;
@@ -150,6 +161,8 @@ pub use mailbox::SendError;
 pub use placement::{PlaceFn, Placement};
 #[cfg(feature = "http1")]
 pub use proto::http1;
+#[cfg(feature = "websocket")]
+pub use proto::websocket;
 pub use reactor::Reactor;
 pub use remote::Remote;
 pub use server::{Running, Server, serve};

@@ -109,6 +109,9 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
         if !self.rung.load(Ordering::Relaxed) {
             return false;
         }
+        if into.is_empty() && into.capacity() > most.saturating_mul(4) {
+            *into = VecDeque::new(); // of a burst
+        }
         self.rung.swap(false, Ordering::AcqRel);
         let mut queue = lock(&self.queue);
         if queue.mail.len() <= most && into.is_empty() {
@@ -138,15 +141,46 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
         queue.closed
     }
 
-    /// Refuses all that comes from now on and drops what waits.
-    pub(crate) fn close(&self) {
-        let dropped = {
-            let mut queue = lock(&self.queue);
-            queue.closed = true;
-            queue.bytes = 0;
-            std::mem::take(&mut queue.mail)
-        };
-        drop(dropped); // outside the lock: a message's destructor may be anybody's code
+    /// Refuses all that comes from now on and gives what waits.
+    pub(crate) fn close(&self) -> VecDeque<M> {
+        let mut queue = lock(&self.queue);
+        queue.closed = true;
+        queue.bytes = 0;
+        std::mem::take(&mut queue.mail)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    struct Silent;
+
+    impl Doorbell for Silent {
+        fn ring(&self) {}
+    }
+
+    impl Weight for u64 {
+        fn weight(&self) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn the_queue_shrinks_after_a_burst() {
+        let mailbox = Mailbox::new(Silent, usize::MAX, usize::MAX);
+        let mut inbox = VecDeque::new();
+        (0..100_000u64).for_each(|n| mailbox.send(n).unwrap());
+        for _ in 0..120 {
+            mailbox.take(1000, &mut inbox);
+            inbox.clear();
+        }
+        for n in 0..4u64 {
+            mailbox.send(n).unwrap();
+            mailbox.take(1000, &mut inbox);
+            inbox.clear();
+        }
+        assert!(inbox.capacity() + lock(&mailbox.queue).mail.capacity() <= 8000);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::addr::Addr;
+use crate::isolate::isolated;
 
 /// Chooses a reactor from the peer's address and the connections each reactor has from this
 /// listener; an index out of range is taken modulo their number.
@@ -121,10 +121,12 @@ impl Placer {
             }
             Placement::Custom(place) => {
                 let loads: Vec<usize> = (0..count).map(load).collect();
-                match catch_unwind(AssertUnwindSafe(|| place(peer, &loads))) {
+                match isolated(|| place(peer, &loads)) {
                     Ok(wanted) => wanted % count,
-                    Err(_) => {
-                        log::error!("the placement of {peer} panicked; least connections instead");
+                    Err(message) => {
+                        log::error!(
+                            "the placement of {peer} panicked: {message}; least connections instead"
+                        );
                         return least();
                     }
                 }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +15,10 @@ use crate::conn::{Flags, Kind};
 use crate::connector::{ConnectOptions, Target};
 use crate::core::{Core, nanos};
 use crate::ctx::Ctx;
-use crate::dispatch::{Dispatcher, panic_message};
+use crate::dispatch::Dispatcher;
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
+use crate::isolate::isolated;
 use crate::mail::{Mail, ReactorShared};
 use crate::shutdown::ShuttingDown;
 use crate::source::Readiness;
@@ -82,6 +82,7 @@ impl Reactor {
         self.read_mail();
         self.fire_timers();
         self.run_deferred();
+        self.dispatcher.begin_connects();
         self.resume_acceptors();
         self.check_shutdown();
         let cut = if self.running { 0 } else { self.stop_now() };
@@ -114,7 +115,8 @@ impl Reactor {
     /// How long the poller may sleep: not at all while work is left, else until the next timer.
     fn wait(&self) -> Wait {
         let core = &self.dispatcher.core;
-        if self.mail_left || !core.deferred.is_empty() || core.has_work() {
+        let more = !core.deferred.is_empty() || !core.connects.is_empty() || core.has_work();
+        if self.mail_left || more {
             return Wait::No;
         }
         let longest = nanos(core.config.poll_timeout_max);
@@ -185,8 +187,7 @@ impl Reactor {
             Mail::Close(id) => core.close(id),
             Mail::Abort(id) => core.doom(id, Close::Aborted),
             Mail::Task(task) => {
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(self))) {
-                    let message = panic_message(payload);
+                if let Err(message) = isolated(|| task(self)) {
                     log::error!("reactor {}: a task panicked: {message}", self.index());
                 }
                 self.dispatcher.settle();
@@ -262,15 +263,19 @@ impl Reactor {
             conn.flags.remove(Flags::DEFERRED);
             let drained = conn.flags.take(Flags::DRAIN_DUE);
             let offer = conn.flags.take(Flags::OFFER_DUE);
+            let eof = conn.flags.take(Flags::EOF_DUE);
             if conn.flags.take(Flags::OPEN_DUE) && !conn.flags.any(Flags::ENDING) {
                 self.dispatcher.open(id);
             }
-            if drained && self.may_call(id, Flags::ENDING) {
+            if drained && self.may_call(id, Flags::ABOVE_HIGH | Flags::ENDING) {
                 self.dispatcher.call(id, |handler, cx| handler.on_drain(cx));
                 self.dispatcher.settle();
             }
-            if offer && self.may_call(id, Flags::PAUSED | Flags::ABOVE_HIGH | Flags::ENDING) {
+            if offer && self.may_offer(id) {
                 self.offer_tail(id);
+            }
+            if eof && self.may_call(id, Flags::ENDING) {
+                self.peer_finished(id);
             }
         }
     }
@@ -279,6 +284,10 @@ impl Reactor {
     fn is_live(&self, id: ConnId) -> bool {
         let conn = self.dispatcher.core.conns.get(id.0);
         conn.is_some_and(|conn| conn.flags.any(Flags::OPENED) && !conn.flags.any(Flags::DOOMED))
+    }
+
+    fn may_offer(&self, id: ConnId) -> bool {
+        self.dispatcher.core.conns.get(id.0).is_some_and(|conn| !conn.reading_rests())
     }
 
     fn may_call(&self, id: ConnId, unless: Flags) -> bool {

@@ -29,10 +29,28 @@ pub(crate) struct RemoteState {
     pub(crate) shared: Arc<ReactorShared>,
     /// False from the connection's end on.
     pub(crate) open: AtomicBool,
+    /// The order to close was sent, and the order to abort: both once, for they pass the
+    /// mailbox's bounds.
+    closing: AtomicBool,
+    aborting: AtomicBool,
     /// Bytes in the mailbox, not yet at the connection.
     pub(crate) mailed: AtomicUsize,
     /// Bytes queued at the connection, as of its last settling.
     pub(crate) queued: AtomicUsize,
+}
+
+impl RemoteState {
+    pub(crate) fn new(id: ConnId, shared: Arc<ReactorShared>, open: bool) -> RemoteState {
+        RemoteState {
+            id,
+            shared,
+            open: AtomicBool::new(open),
+            closing: AtomicBool::new(false),
+            aborting: AtomicBool::new(false),
+            mailed: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+        }
+    }
 }
 
 impl Remote {
@@ -73,7 +91,7 @@ impl Remote {
     }
 
     /// [`Remote::notify`] that even a full mailbox accepts; for what is bounded otherwise.
-    #[cfg(feature = "http1")]
+    #[cfg(any(feature = "http1", feature = "proactor"))]
     pub(crate) fn notify_urgent(&self, value: u64) -> Result<(), SendError> {
         self.send_urgent(Mail::Notify(self.state.id, value))
     }
@@ -84,7 +102,7 @@ impl Remote {
     /// # Errors
     /// [`SendError::Closed`] if the connection is gone.
     pub fn close(&self) -> Result<(), SendError> {
-        self.send_urgent(Mail::Close(self.state.id))
+        self.send_once(&self.state.closing, Mail::Close(self.state.id))
     }
 
     /// Resets the connection, like `Ctx::abort`. Accepted even by a full mailbox.
@@ -92,7 +110,7 @@ impl Remote {
     /// # Errors
     /// [`SendError::Closed`] if the connection is gone.
     pub fn abort(&self) -> Result<(), SendError> {
-        self.send_urgent(Mail::Abort(self.state.id))
+        self.send_once(&self.state.aborting, Mail::Abort(self.state.id))
     }
 
     /// Bytes written and not yet taken by the system: those on the way to the reactor, and
@@ -115,6 +133,13 @@ impl Remote {
             return Err(SendError::Closed);
         }
         self.state.shared.mailbox.send(mail)
+    }
+
+    fn send_once(&self, sent: &AtomicBool, mail: Mail) -> Result<(), SendError> {
+        if self.is_open() && sent.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.send_urgent(mail)
     }
 
     fn send_urgent(&self, mail: Mail) -> Result<(), SendError> {

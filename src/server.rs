@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -11,11 +10,11 @@ use std::thread::{self, JoinHandle};
 use crate::acceptor::{ListenerId, Listening};
 use crate::addr::Addr;
 use crate::config::{Config, ListenOptions};
-use crate::dispatch::panic_message;
 use crate::endpoint::Endpoint;
 use crate::group::{Group, Spread};
 use crate::handle::Handle;
 use crate::handler::EvHandler;
+use crate::isolate::{drop_isolated, isolated};
 use crate::mail::ReactorShared;
 use crate::mailbox::Mailbox;
 use crate::pin;
@@ -61,7 +60,7 @@ pub fn serve<H: EvHandler>(
 /// address in use, a missing permission, a bound that makes no sense.
 pub struct Server {
     config: Arc<Config>,
-    reactors: Vec<(Native, Arc<ReactorShared>)>,
+    reactors: Vec<(Native, Ending)>,
     handle: Handle,
     listeners: Vec<Listener>,
 }
@@ -89,9 +88,10 @@ impl Server {
             let (native, waker) = Native::new(config.events_per_turn)?;
             let mailbox = Mailbox::new(waker, config.mailbox_max, config.mailbox_bytes_max);
             let counters = Counters::default();
-            reactors.push((native, Arc::new(ReactorShared { index, mailbox, counters })));
+            let shared = Arc::new(ReactorShared { index, mailbox, counters });
+            reactors.push((native, Ending { shared, handle: None }));
         }
-        let handle = Handle::new(reactors.iter().map(|(_, shared)| shared.clone()));
+        let handle = Handle::new(reactors.iter().map(|(_, ending)| ending.shared.clone()));
         Ok(Server { config: Arc::new(config), reactors, handle, listeners: Vec::new() })
     }
 
@@ -206,7 +206,8 @@ impl Server {
         let mut running = Running { handle: self.handle.clone(), threads: Vec::new() };
         // Each thread serves when it is told to, or ends when its sender is dropped.
         let mut starts = Vec::new();
-        for (native, shared) in self.reactors {
+        for (native, ending) in self.reactors {
+            let shared = ending.shared.clone();
             let listeners = parts.next().unwrap_or_default();
             let (config, handle) = (self.config.clone(), self.handle.clone());
             let (setup, report) = (setup.clone(), report.clone());
@@ -217,7 +218,7 @@ impl Server {
                 if let Some(core) = core {
                     pin::pin_to(core);
                 }
-                let mut ending = Ending { shared: shared.clone(), handle: None };
+                let mut ending = ending;
                 let backend = Backend::Native(native);
                 let listeners = listeners.into_iter();
                 let listeners =
@@ -250,9 +251,8 @@ impl Server {
 
 /// Runs `setup`; a panic in it is an error like another.
 fn set_up(reactor: &mut Reactor, setup: impl Fn(&mut Reactor) -> io::Result<()>) -> io::Result<()> {
-    catch_unwind(AssertUnwindSafe(|| setup(reactor))).unwrap_or_else(|payload| {
-        Err(io::Error::other(format!("setup panicked: {}", panic_message(payload))))
-    })
+    isolated(|| setup(reactor))
+        .unwrap_or_else(|message| Err(io::Error::other(format!("setup panicked: {message}"))))
 }
 
 impl fmt::Debug for Server {
@@ -266,7 +266,7 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Refuses mail to a reactor whose thread has ended, in whatever way; if it is not a good way,
+/// Refuses mail to a reactor that never ran, or whose thread has ended, in whatever way; if it is not a good way,
 /// `handle` is there to stop the others.
 struct Ending {
     shared: Arc<ReactorShared>,
@@ -275,7 +275,7 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.shared.mailbox.close();
+        drop_isolated(self.shared.mailbox.close());
         if let Some(handle) = &self.handle {
             handle.stop();
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::conn::Flags;
 use crate::core::nanos;
+use crate::isolate::drop_isolated;
+use crate::mail::Mail;
 use crate::reactor::Reactor;
 
 /// A reactor that ends when its connections have, or when its time is up.
@@ -52,8 +54,12 @@ impl Reactor {
     /// The end, whether in time, too late or by order: everything is ended; the number of
     /// connections that this cut.
     pub(crate) fn stop_now(&mut self) -> usize {
-        self.dispatcher.core.shared.mailbox.close();
-        self.inbox.clear();
+        for mail in self.dispatcher.core.shared.mailbox.close() {
+            if let Mail::Accepted(listener, ..) = &mail {
+                self.dispatcher.released.push(*listener); // it was counted as this reactor's
+            }
+            drop_isolated(mail);
+        }
         let conns = &self.dispatcher.core.conns;
         let cut = (0..conns.slots())
             .filter_map(|index| conns.at(index))
@@ -61,6 +67,7 @@ impl Reactor {
             .count();
         self.drop_listeners();
         self.dispatcher.stop_all();
+        self.resume_acceptors(); // those of other reactors may wait for what was held here
         cut
     }
 
@@ -107,5 +114,17 @@ mod tests {
         assert!(!sim.turn(), "the reactor has nothing to wait for");
         drop(sim); // which the reports would wait for
         assert_eq!(shutdown.wait(), 0);
+    }
+
+    #[test]
+    fn a_handler_that_mail_opens_after_the_shutdown_began_is_told() {
+        let mut sim = Simulation::new(1);
+        let told = Rc::new(Cell::new(0));
+        let id = sim.reactor().add(Told(told.clone()));
+        let remote = sim.reactor().conn(id).map(|mut cx| cx.remote()).expect("it was just added");
+        sim.handle().shutdown(Duration::from_secs(10));
+        remote.notify(1).expect("the mailbox has room");
+        sim.settle();
+        assert_eq!(told.get(), 1);
     }
 }

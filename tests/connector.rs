@@ -125,7 +125,7 @@ fn timeout_and_cancel_have_one_outcome() {
     sim.reactor().conn(id).unwrap().abort();
     sim.reactor().connect("nonsense", &options, Noting(log.clone()));
     sim.settle();
-    assert_eq!(taken(&log), ["fail InvalidInput", "fail ConnectionAborted"]);
+    assert_eq!(taken(&log), ["fail ConnectionAborted", "fail InvalidInput"]);
     assert_eq!(sim.handle().stats()[0].open, 0);
 }
 

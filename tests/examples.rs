@@ -456,3 +456,36 @@ fn curl_agrees() {
     assert!(text(curl(&["--head"], "/plaintext").expect("curl")).contains("Content-Length: 13"));
     assert!(!curl(&[], "/other").expect("curl").status.success());
 }
+
+/// Planted: the counters of the second reactor are left out.
+#[test]
+fn top_tells_prometheus_what_its_echo_did() {
+    let top = Example::start("top", &["--metrics-addr", "127.0.0.1:0"]);
+    for _ in 0..20 {
+        let mut stream = top.connect();
+        stream.write_all(b"hello").expect("it reads");
+        let mut echo = [0; 5];
+        stream.read_exact(&mut echo).expect("it answers");
+        assert_eq!(&echo, b"hello");
+    }
+    let metrics = top.banner.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    let scrape = |target: &str| -> String {
+        let mut stream = TcpStream::connect(metrics.expect("an address")).expect("it accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let answer = scrape("/metrics");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let sum = |name: &str| -> u64 {
+        let lines = answer.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        let values = lines.filter_map(|line| line.rsplit(' ').next());
+        values.map(|value| value.parse::<u64>().expect("a number")).sum()
+    };
+    assert_eq!(sum("reev_accepted_total"), 21, "{answer}");
+    assert_eq!(sum("reev_sent_bytes_total"), 100, "{answer}");
+    assert!(scrape("/").starts_with("HTTP/1.1 404 "));
+    assert!(top.stop(Signal::SIGTERM).success());
+}

@@ -251,11 +251,11 @@ fn listen_options_reach_the_connections() {
         keepalive: Some(seconds(77)),
         recv_buffer: Some(30_000),
         send_buffer: Some(40_000),
-        linger: Some(seconds(3)),
+        linger: Some(Duration::ZERO),
         ..ListenOptions::default()
     });
     // The system doubles the sizes, for its own bookkeeping (socket(7)).
-    assert_eq!(set, (false, Some(seconds(77)), 60_000, 80_000, Some(seconds(3)), true));
+    assert_eq!(set, (false, Some(seconds(77)), 60_000, 80_000, Some(Duration::ZERO), true));
 }
 
 /// A backlog of one, with nobody accepting, lets few in. Planted: the backlog is not used.
@@ -273,7 +273,8 @@ fn the_backlog_is_the_systems() {
     assert!(!waiting.is_empty());
 }
 
-/// Without `reuse_port` one socket is shared, and the address is in use for everybody else.
+/// Without `reuse_port` one socket is shared. Either way the address is in use for everybody else,
+/// but for who has `reuse_port` and says `share_port`.
 #[test]
 fn reuse_port_or_not() {
     for reuse_port in [true, false] {
@@ -281,10 +282,13 @@ fn reuse_port_or_not() {
         let mut server = Server::new(reactors(2)).unwrap();
         let id = server.listen_with("127.0.0.1:0", &options).unwrap();
         let addr = server.local_addr(id);
-        let again = Server::new(reactors(1)).unwrap().listen_with(&addr.to_string(), &options);
-        assert_eq!(again.is_ok(), reuse_port);
-        if let Err(error) = again {
-            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        for share_port in [true, false] {
+            let options = ListenOptions { share_port, ..options.clone() };
+            let again = Server::new(reactors(1)).unwrap().listen_with(&addr.to_string(), &options);
+            assert_eq!(again.is_ok(), reuse_port && share_port);
+            if let Err(error) = again {
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            }
         }
         let running = server.start(move |reactor| reactor.accept(id, |_| Echo)).unwrap();
         for _ in 0..8 {

@@ -8,7 +8,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+/// How often is looked whether the server is ready: some bind the address anew.
+const ENTRY_POLL: Duration = Duration::from_millis(1);
 const BACKLOG: i32 = 4096;
 
 pub struct Host {
@@ -31,6 +34,9 @@ impl Host {
         let thread = thread::Builder::new()
             .name(server.name.to_owned())
             .spawn(move || (server.run)(listener, &theirs))?;
+        while !site.entered() && !thread.is_finished() {
+            thread::sleep(ENTRY_POLL);
+        }
         Ok(Host { addr, site, thread: Some(thread) })
     }
 

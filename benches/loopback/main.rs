@@ -115,7 +115,7 @@ fn time(flags: &Flags) -> Result<()> {
         }
         _ => println!("not pinned: this process may use only one core, so the figures mean little"),
     }
-    let seconds = flags.plan.duration(flags.servers.len(), flags.workloads.len()).as_secs_f64();
+    let seconds = flags.plan.duration(&flags.servers, &flags.workloads).as_secs_f64();
     eprintln!("about {:.0} s", seconds * 1.1);
     let outcomes = measure::run(&flags.plan, &flags.servers, &flags.workloads)?;
     for outcome in &outcomes {
@@ -184,10 +184,10 @@ fn select<T>(
 fn list() {
     println!("workloads");
     for workload in workload::ALL {
-        println!("  {:<10}{}", workload.name, workload.title);
+        println!("  {:<13}{}", workload.name, workload.title);
     }
     println!("servers");
     for server in servers::ALL {
-        println!("  {:<10}{}", server.name, server.what);
+        println!("  {:<13}{}", server.name, server.what);
     }
 }

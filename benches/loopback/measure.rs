@@ -42,8 +42,10 @@ pub struct Outcome {
 
 impl Plan {
     /// How long the whole will take, without the time to start and to verify.
-    pub fn duration(&self, servers: usize, workloads: usize) -> Duration {
-        (self.warm_up + self.interval) * (self.rounds * self.slices * servers * workloads) as u32
+    pub fn duration(&self, servers: &[&Server], workloads: &[&Workload]) -> Duration {
+        let speakers = |w: &&Workload| servers.iter().filter(|s| s.speaks(w.protocol)).count();
+        let pairs: usize = workloads.iter().map(speakers).sum();
+        (self.warm_up + self.interval) * (self.rounds * self.slices * pairs) as u32
     }
 }
 
@@ -55,12 +57,17 @@ pub fn run(
     let mut progress = Progress { done: 0, of: plan.rounds * workloads.len() };
     let mut outcomes = Vec::new();
     for &workload in workloads {
-        for &server in servers {
+        let speak = |server: &&&'static Server| server.speaks(workload.protocol);
+        let servers: Vec<&'static Server> = servers.iter().filter(speak).copied().collect();
+        for &server in &servers {
             progress.show(&format!("{}: {} is checked", workload.name, server.name));
             let host = Host::start(server, workload, plan.server_core)?;
-            verify::thorough(host.addr, workload)
-                .and_then(|()| host.stop())
-                .map_err(|e| blame(server, workload, e))?;
+            let verified = verify::thorough(host.addr, workload);
+            match (verified, server.flaw) {
+                (Err(e), Some(flaw)) => eprintln!("{}: {flaw} ({e})", server.name),
+                (verified, _) => verified.map_err(|e| blame(server, workload, e))?,
+            }
+            host.stop().map_err(|e| blame(server, workload, e))?;
         }
         let mut series: Vec<Series> = servers
             .iter()
@@ -68,7 +75,7 @@ pub fn run(
             .collect();
         for round in 0..plan.rounds {
             progress.show(&format!("{}: round {} of {}", workload.name, round + 1, plan.rounds));
-            for (series, sample) in series.iter_mut().zip(self::round(plan, servers, workload)?) {
+            for (series, sample) in series.iter_mut().zip(self::round(plan, &servers, workload)?) {
                 series.samples.push(sample);
             }
             progress.done += 1;

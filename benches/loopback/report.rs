@@ -130,7 +130,7 @@ pub fn table(outcome: &Outcome) -> String {
     let mut text = format!("\n{} ({})\n", outcome.workload.title, outcome.workload.name);
     let _ = writeln!(
         text,
-        "  {:<8}{:>11}  {:>7}  {:<15}{:>10}  {:>7}  {:<15}{:>6}{:>12}{:>7}{:>9}{:>9}",
+        "  {:<13}{:>11}  {:>7}  {:<15}{:>10}  {:>7}  {:<15}{:>6}{:>12}{:>7}{:>9}{:>9}",
         "server",
         "ops/s",
         "ratio",
@@ -153,7 +153,7 @@ pub fn table(outcome: &Outcome) -> String {
         };
         let _ = writeln!(
             text,
-            "  {:<8}{:>11.0}  {:>7.3}  {:<15}{:>10.1}  {:>7.3}  {:<15}{:>5.1}%{:>12.2}{:>6.1}%{:>9.0}{:>9.0}",
+            "  {:<13}{:>11.0}  {:>7.3}  {:<15}{:>10.1}  {:>7.3}  {:<15}{:>5.1}%{:>12.2}{:>6.1}%{:>9.0}{:>9.0}",
             series.server.name,
             series.spread(Sample::rate).median,
             rate.median,

@@ -51,6 +51,11 @@ impl Site {
         Ok(())
     }
 
+    /// Whether a thread serves.
+    pub fn entered(&self) -> bool {
+        !self.threads.lock().unwrap().is_empty()
+    }
+
     /// Makes [`Site::as_fd`] readable, for good.
     pub fn stop(&self) {
         self.bell.ring();

@@ -1,5 +1,5 @@
 //! The system calls of the benches that `std` does not offer: epoll, eventfd, thread clocks, a receive that drops what
-//! it receives, and two socket options. The only file with `unsafe` in it.
+//! it receives, and two socket options; and one call of a crate. The only file with `unsafe` in it.
 #![allow(unsafe_code)]
 
 use std::fs::{self, File};
@@ -205,6 +205,12 @@ fn set_socket_option(stream: &TcpStream, option: libc::c_int, value: usize) -> i
         )
     })
     .map(drop)
+}
+
+/// Ends a coroutine that accepts connections, at its next system call.
+pub fn cancel(accepting: &may::coroutine::Coroutine) {
+    // SAFETY: the coroutine unwinds from where it waits, so what it owns is dropped: a listener, which no other uses.
+    unsafe { accepting.cancel() }
 }
 
 /// Gives a listener a longer queue of connections to accept than the 128 of `std` (at most net.core.somaxconn).

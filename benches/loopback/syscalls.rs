@@ -45,7 +45,7 @@ pub fn run(
 ) -> io::Result<()> {
     for workload in workloads {
         println!("\n{} ({}): system calls per message", workload.title, workload.name);
-        for server in servers.iter().filter(|server| !server.again) {
+        for server in servers.iter().filter(|s| !s.again && s.speaks(workload.protocol)) {
             let per_message = steady(server, workload, cores)?;
             let total: f64 = per_message.values().sum();
             let mut kinds: Vec<_> =
@@ -53,7 +53,7 @@ pub fn run(
             kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
             let kinds: Vec<_> =
                 kinds.iter().map(|(name, count)| format!("{name} {count:.3}")).collect();
-            println!("  {:<8}{total:>7.3}  {}", server.name, kinds.join(", "));
+            println!("  {:<13}{total:>7.3}  {}", server.name, kinds.join(", "));
         }
     }
     println!(

@@ -23,15 +23,22 @@ pub(crate) struct Serve {
     /// Leave the reactors' threads unpinned
     #[arg(long)]
     pub(crate) no_pin: bool,
+
+    /// Set by an example whose answers are longer than the default allows.
+    #[arg(skip)]
+    pub(crate) output_max: Option<usize>,
 }
 
 impl Serve {
     /// The configuration that the flags ask for.
     pub(crate) fn config(&self) -> Config {
-        Config { reactors: self.reactors, pin: !self.no_pin, ..Config::default() }
+        let default = Config::default();
+        let output_max = self.output_max.unwrap_or(default.output_max);
+        Config { reactors: self.reactors, pin: !self.no_pin, output_max, ..default }
     }
 
     /// A server that listens, and stops on SIGINT and SIGTERM.
+    #[allow(dead_code, reason = "the examples of the proactor accept by themselves")]
     pub(crate) fn listen(&self) -> io::Result<(Server, ListenerId)> {
         let mut server = Server::new(self.config())?;
         let listener = server.listen(&self.addr)?;

@@ -2,3 +2,5 @@
 
 #[cfg(feature = "http1")]
 pub mod http1;
+#[cfg(feature = "websocket")]
+pub mod websocket;

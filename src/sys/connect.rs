@@ -52,6 +52,10 @@ fn set_options(socket: &Socket, options: &ConnectOptions, tcp: bool) -> io::Resu
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(whole_seconds))?;
         }
         if let Some(linger) = options.linger {
+            if !linger.is_zero() {
+                let message = "linger is above zero, and close(2) would wait";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
             socket.set_linger(Some(linger))?;
         }
         if options.fast_open {

@@ -49,7 +49,7 @@ pub(crate) fn bind_another(
         Endpoint::Tcp { version, .. } => *version,
         _ => IpVersion::Any,
     };
-    let socket = bind_tcp(addr, version, options)
+    let socket = bind_tcp(addr, version, options, true)
         .map_err(|error| explain(&format!("cannot listen on {addr} once more"), &error))?;
     Ok(socket.into())
 }
@@ -94,7 +94,7 @@ fn bind_first(
 ) -> io::Result<Bound> {
     let mut first_error = None;
     for &addr in addrs {
-        match bind_tcp(addr, version, options) {
+        match bind_tcp(addr, version, options, options.share_port) {
             Ok(socket) => return bound(socket.into()),
             Err(error) => first_error = first_error.or(Some(error)),
         }
@@ -105,7 +105,7 @@ fn bind_first(
     });
     if let (true, true, Some(addr)) = (wildcard, no_ipv6, addrs.first()) {
         let v4 = SocketAddr::from(([0, 0, 0, 0], addr.port()));
-        return bound(bind_tcp(v4, version, options)?.into());
+        return bound(bind_tcp(v4, version, options, options.share_port)?.into());
     }
     Err(first_error.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
@@ -115,11 +115,18 @@ fn bound(fd: OwnedFd) -> io::Result<Bound> {
     Ok(Bound { fd, addr, path: None })
 }
 
-fn bind_tcp(addr: SocketAddr, version: IpVersion, options: &ListenOptions) -> io::Result<Socket> {
+/// The first socket of a group is not to find others on its port: with `shared` false it joins
+/// in SO_REUSEPORT only when it is bound.
+fn bind_tcp(
+    addr: SocketAddr,
+    version: IpVersion,
+    options: &ListenOptions,
+    shared: bool,
+) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if options.reuse_port {
+    if options.reuse_port && shared {
         socket.set_reuse_port(true)?;
     }
     if addr.is_ipv6() {
@@ -127,6 +134,9 @@ fn bind_tcp(addr: SocketAddr, version: IpVersion, options: &ListenOptions) -> io
     }
     set_options(&SockRef::from(&socket), options, true)?;
     socket.bind(&addr.into())?;
+    if options.reuse_port && !shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.listen(options.backlog)?;
     Ok(socket)
 }

@@ -286,8 +286,8 @@ impl Backend {
 }
 
 /// Prepares a connected stream socket made elsewhere; its peer's address comes with it.
-pub(crate) fn adopt_stream(fd: OwnedFd) -> io::Result<(Socket, Addr)> {
+pub(crate) fn adopt_stream(fd: OwnedFd) -> io::Result<(OwnedFd, Addr)> {
     let peer = net::peer_addr(&fd)?;
     net::set_nonblocking(&fd)?;
-    Ok((Socket::Fd(fd), peer))
+    Ok((fd, peer))
 }

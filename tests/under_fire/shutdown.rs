@@ -204,8 +204,7 @@ fn hard_case_36_a_stop_ends_a_shutdown_at_once_and_is_counted() {
 
 /// Whoever was in the queue is served and told, whatever way connections are spread.
 ///
-/// Planted: a connection handed to a reactor that has ended is dropped. Planted: a reactor
-/// without connections ends though its mailbox holds one.
+/// Planted: a connection handed to a reactor that has ended is dropped.
 #[test]
 fn hard_case_36_a_shutdown_under_load_resets_nobody() {
     for placement in [Placement::Kernel, Placement::RoundRobin, Placement::LeastConnections] {
@@ -240,6 +239,30 @@ fn hard_case_36_a_shutdown_under_load_resets_nobody() {
         assert_eq!((stats.open, stats.closed.iter().sum::<u64>()), (0, stats.accepted));
         host.join();
     }
+}
+
+/// What a mailbox accepted is opened, be it a connection for a reactor that is about to end for
+/// want of any.
+///
+/// Planted: a reactor without connections ends whatever its mailbox holds.
+#[test]
+fn hard_case_36_what_comes_in_the_last_turn_is_not_lost() {
+    let options = ListenOptions { placement: Placement::RoundRobin, ..ListenOptions::default() };
+    let host = Host::serve_on("127.0.0.1:0", config(2), &options, |_| Echo);
+    let (free, freed) = mpsc::channel::<()>();
+    host.handle.run_on(1, move |_| freed.recv().unwrap_or_default()).unwrap();
+    let shutdown = host.handle.shutdown(PATIENCE);
+    let (done, is_done) = mpsc::channel();
+    let last = move |reactor: &mut reev::Reactor| {
+        // It has no connection, has read its mail, and gets this.
+        let accepted = reactor.handle().run_on(1, move |_| done.send(()).unwrap());
+        accepted.unwrap();
+    };
+    host.handle.run_on(1, last).unwrap();
+    drop(free);
+    is_done.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(shutdown.wait(), 0);
+    host.join();
 }
 
 fn read_until_closed(stream: &mut TcpStream) -> Vec<u8> {

@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 use reev::{Ctx, EvHandler, Server, TimerId};
 
 use crate::support::{
-    Echo, Host, assert_same, can_inject_faults, config, eventually, in_own_process,
-    in_own_process_under, pattern, ping, read_exactly,
+    Echo, Host, assert_same, config, eventually, in_own_process, in_own_process_traced, pattern,
+    ping, read_exactly,
 };
 
 /// Sends `n` bytes through an echo, both ways at once.
@@ -102,15 +102,11 @@ fn hard_case_14_a_storm_of_signals() {
 /// Planted: a call that was interrupted is not made again.
 #[test]
 fn hard_case_14_every_call_may_be_interrupted() {
-    if !can_inject_faults() {
-        return;
-    }
     let calls = "accept4,recvfrom,sendto,sendmsg,epoll_wait,epoll_pwait2";
     let (trace, inject) =
         (format!("trace={calls}"), format!("inject={calls}:error=EINTR:when=1+2"));
-    let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
     let test = "signals::hard_case_14_every_call_may_be_interrupted";
-    in_own_process_under(&strace, test, || {
+    in_own_process_traced(&["-e", &trace, "-e", &inject], test, || {
         let host = Host::serve(config(2), |_| Echo);
         for n in [1, 1000, 300_000] {
             through_the_echo(host.tcp(), n);

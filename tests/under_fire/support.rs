@@ -264,8 +264,22 @@ pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
     in_own_process_under(&[], test, body);
 }
 
-/// The same, run by the command `tracer`.
-pub(crate) fn in_own_process_under(tracer: &[&str], test: &str, body: impl FnOnce()) {
+/// The same, under `strace` with these arguments, which makes system calls fail. Where it is not
+/// to be had, the test is skipped, and says so.
+pub(crate) fn in_own_process_traced(arguments: &[&str], test: &str, body: impl FnOnce()) {
+    if is_child(test) {
+        return body();
+    }
+    let tried = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: strace is not here or not allowed, so no system call can be failed");
+        return;
+    }
+    let quiet = ["strace", "-f", "-qq", "-o", "/dev/null"];
+    in_own_process_under(&[&quiet, arguments].concat(), test, body);
+}
+
+fn in_own_process_under(tracer: &[&str], test: &str, body: impl FnOnce()) {
     if is_child(test) {
         return body();
     }
@@ -323,14 +337,4 @@ pub(crate) fn quiet_panics() {
             }
         }));
     });
-}
-
-/// Whether system calls can be made to fail here. If not, says so.
-pub(crate) fn can_inject_faults() -> bool {
-    let tried = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).status();
-    let can = tried.is_ok_and(|status| status.success());
-    if !can {
-        eprintln!("SKIPPED: strace is not here or not allowed, so no system call can be failed");
-    }
-    can
 }

@@ -1,17 +1,21 @@
 //! The servers that are compared. To add one: a file with
 //! `pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()>`, a `mod` line and an entry in [`ALL`].
 //!
-//! `run` calls `site.enter()` on each thread that serves, speaks `site.protocol` (HTTP: the response of
-//! [`http::Response`] for `/plaintext`), sets TCP_NODELAY, takes partial reads and writes, flushes and closes after the
-//! peer's FIN, survives resets, and returns when `site` becomes readable.
+//! `run` calls `site.enter()` on each thread that serves, speaks `site.protocol`, one of [`Server::speaks`] (HTTP: the
+//! response of [`http::Response`] for `/plaintext`), sets TCP_NODELAY, takes partial reads and writes, flushes and
+//! closes after the peer's FIN, survives resets, and returns when `site` becomes readable. Once a thread has entered,
+//! clients may connect.
 
 mod bare;
 mod http;
+mod hyper;
+mod may_minihttp;
 mod mio;
 mod reev;
 mod tokio;
 
 use crate::site::Site;
+use crate::workload::Protocol;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -19,37 +23,61 @@ use std::sync::Arc;
 pub struct Server {
     pub name: &'static str,
     pub what: &'static str,
+    pub speaks: &'static [Protocol],
     pub run: fn(TcpListener, &Arc<Site>) -> io::Result<()>,
     /// The same code as another entry: only for the noise of time measurements.
     pub again: bool,
+    /// What it does wrong, of what [`crate::verify::thorough`] asks: the failure is shown, and it is measured all the
+    /// same.
+    pub flaw: Option<&'static str>,
 }
+
+const BOTH: &[Protocol] = &[Protocol::Echo, Protocol::Http];
+const HTTP: &[Protocol] = &[Protocol::Http];
 
 /// The first is the one the others are compared with.
 pub const ALL: &[Server] = &[
+    Server::new("bare", "level-triggered epoll loop of the bench: the limit", BOTH, bare::run),
     Server {
-        name: "bare",
-        what: "level-triggered epoll loop of the bench: the limit",
-        run: bare::run,
-        again: false,
-    },
-    Server {
-        name: "bare2",
-        what: "the same loop again: the run's noise",
-        run: bare::run,
         again: true,
+        ..Server::new("bare2", "the same loop again: the run's noise", BOTH, bare::run)
     },
-    Server { name: "reev", what: "reev, one reactor", run: reev::run, again: false },
-    Server { name: "mio", what: "mio 1, edge-triggered", run: mio::run, again: false },
+    Server::new(
+        "bare-bytes",
+        "the same loop, blank lines counted byte by byte instead of by SIMD",
+        HTTP,
+        bare::run_bytes,
+    ),
+    Server::new("reev", "reev, one reactor", BOTH, reev::run),
+    Server::new("mio", "mio 1, edge-triggered; HTTP parsed with httparse", BOTH, mio::run),
+    Server::new(
+        "tokio",
+        "tokio 1, current_thread, a task per connection; HTTP parsed with httparse",
+        BOTH,
+        tokio::run,
+    ),
+    Server::new("hyper", "hyper 1 on tokio 1, current_thread", HTTP, hyper::run),
     Server {
-        name: "tokio",
-        what: "tokio 1, current_thread, a task per connection",
-        run: tokio::run,
-        again: false,
+        flaw: Some("what was asked before a FIN may stay unanswered"),
+        ..Server::new("may_minihttp", "may_minihttp 0.1, one worker", HTTP, may_minihttp::run)
     },
 ];
 
 impl Server {
+    const fn new(
+        name: &'static str,
+        what: &'static str,
+        speaks: &'static [Protocol],
+        run: fn(TcpListener, &Arc<Site>) -> io::Result<()>,
+    ) -> Server {
+        Server { name, what, speaks, run, again: false, flaw: None }
+    }
+
     pub fn find(name: &str) -> Option<&'static Server> {
         ALL.iter().find(|server| server.name == name)
+    }
+
+    pub fn speaks(&self, protocol: Protocol) -> bool {
+        self.speaks.contains(&protocol)
     }
 }

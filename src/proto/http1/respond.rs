@@ -267,6 +267,23 @@ impl<'a> Response<'a> {
         true
     }
 
+    /// Answers 426, naming the `protocol` that is needed (RFC 9110 section 15.5.22); nothing if it
+    /// is no value of a field.
+    pub fn demand_upgrade(&mut self, protocol: &str, fields: Fields<'_>, body: &[u8]) {
+        self.status = Status::UPGRADE_REQUIRED;
+        if check_value(protocol.as_bytes()).is_err() || !self.begin(Begun::Whole) {
+            return;
+        }
+        let date = self.shared.date.borrow();
+        let mut head = ResponseHead::start(&mut self.cx, self.status, self.reply, &date);
+        head.raw(&self.lines).fields(fields);
+        if head.upgrade(protocol).is_ok() {
+            head.body(body);
+        }
+        drop(date);
+        self.end_whole();
+    }
+
     /// Whether the answer may begin; if so it has, as far as a panic is concerned.
     #[inline]
     fn begin(&mut self, begun: Begun) -> bool {

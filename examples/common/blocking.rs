@@ -1,0 +1,48 @@
+//! What examples have in common that accept by themselves and watch with a proactor.
+
+use std::io;
+use std::net::TcpListener;
+use std::thread;
+
+use reev::proactor::{Watcher, WatcherConfig};
+use reev::{Addr, Endpoint};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::common::{self, Serve};
+
+/// Listens as the flags say, on TCP, and says where.
+pub(crate) fn listen(serve: &Serve, what: &str) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(&Endpoint::parse(&serve.addr)?.resolve()?[..])?;
+    let addr = listener.local_addr()?;
+    common::banner(what, &Addr::from(addr), format!("nc {} {}", addr.ip(), addr.port()));
+    Ok(listener)
+}
+
+/// As many watchers as the flags want reactors, each pinned to a core unless they say no.
+pub(crate) fn watchers<T: Send + 'static>(serve: &Serve) -> io::Result<Vec<Watcher<T>>> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let wanted = serve.config();
+    let count = if wanted.reactors == 0 { cores.len().max(1) } else { wanted.reactors };
+    let core = |i: usize| match cores.get(i % cores.len().max(1)) {
+        Some(core) if wanted.pin => Some(core.id),
+        _ => None,
+    };
+    let config = |i| WatcherConfig { core: core(i), ..WatcherConfig::default() };
+    (0..count).map(|i| Watcher::with_config(&config(i))).collect()
+}
+
+/// Calls `stop` at the first SIGINT or SIGTERM; a second one ends the process.
+pub(crate) fn on_signal(stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new().spawn(move || {
+        let mut signals = signals.forever();
+        if signals.next().is_some() {
+            stop();
+        }
+        if let Some(signal) = signals.next() {
+            std::process::exit(128 + signal);
+        }
+    })?;
+    Ok(())
+}

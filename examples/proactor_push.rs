@@ -1,0 +1,81 @@
+//! Sends the time to every connected client once a second, on the proactor:
+//! `cargo run --release --example proactor_push`, then `nc 127.0.0.1 7002`.
+
+#[path = "common/blocking.rs"]
+mod blocking;
+mod common;
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use reev::proactor::{Conn, Deadline, Delegator, Kind, Watcher};
+
+/// Sends the time to every connected client once a second
+#[derive(clap::Parser)]
+#[command(name = "proactor_push", version)]
+struct Options {
+    #[command(flatten)]
+    serve: common::Serve,
+}
+
+fn main() -> ExitCode {
+    common::run("127.0.0.1:7002", |options: Options| {
+        let watcher = blocking::watchers(&options.serve)?.swap_remove(0);
+        let delegator = watcher.delegator();
+        let listener = blocking::listen(&options.serve, "the time once a second")?;
+        let closing = delegator.clone();
+        blocking::on_signal(move || closing.close())?;
+        let (joined, joining) = mpsc::channel();
+        thread::Builder::new().spawn(move || accept(&listener, &delegator, &joined))?;
+        push(watcher, &joining);
+        Ok(())
+    })
+}
+
+fn accept(listener: &TcpListener, delegator: &Delegator<()>, joined: &Sender<Conn<()>>) {
+    for stream in listener.incoming() {
+        match stream.and_then(|stream| delegator.delegate(stream)) {
+            Ok(conn) => {
+                if joined.send(conn).is_err() {
+                    return; // the loop has ended
+                }
+            }
+            Err(error) => log::warn!("a connection was not taken in: {error}"),
+        }
+    }
+}
+
+/// A client that takes longer than a second for a line is dropped, as is one that has closed.
+fn push(mut watcher: Watcher<()>, joining: &Receiver<Conn<()>>) {
+    let mut clients: Vec<Conn<()>> = Vec::new();
+    let mut next = Instant::now();
+    loop {
+        let Ok(completions) = watcher.wait_timeout(next.saturating_duration_since(Instant::now()))
+        else {
+            return; // closed
+        };
+        for done in completions {
+            let over = done.result.is_err() || (done.kind == Kind::Read && done.bytes == 0);
+            if over {
+                clients.retain(|client| *client != done.conn);
+            } else if done.kind == Kind::Read {
+                let _ = done.conn.read((), None); // refused: its end comes as a completion
+            }
+        }
+        if Instant::now() < next {
+            continue;
+        }
+        next += Duration::from_secs(1);
+        for conn in joining.try_iter() {
+            if conn.read((), None).is_ok() {
+                clients.push(conn);
+            }
+        }
+        let line = format!("{}\r\n", httpdate::fmt_http_date(SystemTime::now()));
+        let in_time = Deadline::After(Duration::from_secs(1));
+        clients.retain(|client| client.write_by((), line.clone().into_bytes(), in_time).is_ok());
+    }
+}

@@ -1,0 +1,8 @@
+//! cargo +nightly fuzz run websocket_mutate
+#![no_main]
+
+#[path = "../../tests/support/websocket_fuzzing.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod fuzzing;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::mutate(data));

@@ -1,0 +1,167 @@
+//! When to ping, and when to give up: pure logic over the time that the caller gives.
+
+use std::time::{Duration, Instant};
+
+/// The time limits of a connection. `None` turns one off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlivePolicy {
+    /// Ping after this long without traffic from the peer.
+    pub ping_after: Option<Duration>,
+    /// Give up if nothing at all arrives for this long after a ping.
+    pub pong_within: Duration,
+    /// Give up if the peer does not finish the close handshake, or the client's server the connection, for this long
+    /// after this side's close frame.
+    pub close_within: Option<Duration>,
+}
+
+impl Default for KeepAlivePolicy {
+    /// Ping after 30 s, 10 s for the pong, 5 s for the close.
+    fn default() -> Self {
+        KeepAlivePolicy {
+            ping_after: Some(Duration::from_secs(30)),
+            pong_within: Duration::from_secs(10),
+            close_within: Some(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// What to do now. The list is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing before this time: call [`KeepAlive::poll`] again then.
+    At(Instant),
+    /// Nothing, ever, as things stand.
+    Never,
+    /// Send a ping with this payload, and poll again.
+    Ping([u8; 8]),
+    /// No pong came: the peer is gone. Close the socket.
+    PongMissed,
+    /// The close handshake took too long. Close the socket.
+    CloseTimeout,
+}
+
+/// The clockwork of one connection. Traffic costs one store.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAlive {
+    seen: Instant,
+    pinged: Option<Instant>,
+    closing: Option<Instant>,
+    pings: u64,
+}
+
+impl KeepAlive {
+    /// A connection that opens now.
+    pub fn new(now: Instant) -> Self {
+        KeepAlive { seen: now, pinged: None, closing: None, pings: 0 }
+    }
+
+    /// Bytes arrived, whatever they are: the peer lives.
+    #[inline]
+    pub fn traffic(&mut self, now: Instant) {
+        self.seen = now;
+    }
+
+    /// This side's close frame was sent. The first call counts.
+    pub fn closing(&mut self, now: Instant) {
+        self.closing.get_or_insert(now);
+    }
+
+    /// A pong arrived: the round trip, if it answers the last ping of [`poll`](Self::poll).
+    pub fn pong(&mut self, payload: &[u8], now: Instant) -> Option<Duration> {
+        self.traffic(now);
+        if payload != self.pings.to_be_bytes() {
+            return None;
+        }
+        self.pinged.take().map(|at| now.saturating_duration_since(at))
+    }
+
+    /// What is due. After [`Due::Ping`] the ping counts as sent.
+    pub fn poll(&mut self, policy: &KeepAlivePolicy, now: Instant) -> Due {
+        if let Some(since) = self.closing {
+            return match policy.close_within {
+                None => Due::Never,
+                Some(limit) if now >= since + limit => Due::CloseTimeout,
+                Some(limit) => Due::At(since + limit),
+            };
+        }
+        let Some(ping_after) = policy.ping_after else { return Due::Never };
+        if let Some(pinged) = self.pinged
+            && self.seen <= pinged
+        {
+            let limit = pinged + policy.pong_within;
+            return if now >= limit { Due::PongMissed } else { Due::At(limit) };
+        }
+        if now < self.seen + ping_after {
+            return Due::At(self.seen + ping_after);
+        }
+        self.pings += 1;
+        self.pinged = Some(now);
+        Due::Ping(self.pings.to_be_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: KeepAlivePolicy = KeepAlivePolicy {
+        ping_after: Some(Duration::from_secs(30)),
+        pong_within: Duration::from_secs(10),
+        close_within: Some(Duration::from_secs(5)),
+    };
+
+    fn start() -> (KeepAlive, impl Fn(u64) -> Instant) {
+        let base = Instant::now();
+        (KeepAlive::new(base), move |seconds| base + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn ping_after_idle_and_give_up_without_pong() {
+        let (mut clock, at) = start();
+        assert_eq!(clock.poll(&POLICY, at(0)), Due::At(at(30)));
+        assert_eq!(clock.poll(&POLICY, at(30)), Due::Ping(1u64.to_be_bytes()));
+        assert_eq!(clock.poll(&POLICY, at(30)), Due::At(at(40)));
+        assert_eq!(clock.poll(&POLICY, at(39)), Due::At(at(40)));
+        assert_eq!(clock.poll(&POLICY, at(40)), Due::PongMissed);
+    }
+
+    #[test]
+    fn any_traffic_renews() {
+        let (mut clock, at) = start();
+        clock.traffic(at(20));
+        assert_eq!(clock.poll(&POLICY, at(30)), Due::At(at(50)));
+        assert_eq!(clock.poll(&POLICY, at(50)), Due::Ping(1u64.to_be_bytes()));
+        clock.traffic(at(55));
+        assert_eq!(clock.poll(&POLICY, at(60)), Due::At(at(85)));
+        assert_eq!(clock.poll(&POLICY, at(85)), Due::Ping(2u64.to_be_bytes()));
+    }
+
+    #[test]
+    fn only_the_answer_to_the_last_ping_has_a_round_trip() {
+        let (mut clock, at) = start();
+        assert_eq!(clock.pong(b"", at(1)), None);
+        let Due::Ping(payload) = clock.poll(&POLICY, at(31)) else { panic!("a ping is due") };
+        assert_eq!(clock.pong(b"other", at(32)), None);
+        assert_eq!(clock.pong(&payload, at(33)), Some(Duration::from_secs(2)));
+        assert_eq!(clock.pong(&payload, at(34)), None);
+    }
+
+    #[test]
+    fn the_close_handshake_has_its_limit() {
+        let (mut clock, at) = start();
+        clock.closing(at(3));
+        clock.closing(at(7));
+        clock.traffic(at(7));
+        assert_eq!(clock.poll(&POLICY, at(7)), Due::At(at(8)));
+        assert_eq!(clock.poll(&POLICY, at(8)), Due::CloseTimeout);
+    }
+
+    #[test]
+    fn what_is_off_never_comes() {
+        let (mut clock, at) = start();
+        let off = KeepAlivePolicy { ping_after: None, close_within: None, ..POLICY };
+        assert_eq!(clock.poll(&off, at(1_000)), Due::Never);
+        clock.closing(at(1_000));
+        assert_eq!(clock.poll(&off, at(9_000)), Due::Never);
+    }
+}

@@ -1,0 +1,304 @@
+//! The sending half: messages in, frames out, and the state of the close handshake.
+
+use super::close::{self, CloseCode, CloseFrame};
+use super::config::{CLOSE_REASON_LEN_MAX, CONTROL_LEN_MAX, Config, HEADER_LEN_MAX};
+use super::deflate::Deflater;
+use super::error::{ProtocolError, SendError};
+use super::extension::{DeflateConfig, DeflateParams};
+use super::frame::{
+    CLOSE, CONTINUATION, FIN, Header, HeaderBytes, Kind, PING, PONG, RSV1, Role, put_plain,
+};
+use super::mask::{self, Masks};
+use super::prepared::Prepared;
+use bytes::Bytes;
+
+/// How far the close handshake has come (RFC 6455 section 7.1). The list is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Neither side has sent a close frame.
+    Open,
+    /// This side has; messages may still arrive until the peer's close frame does.
+    CloseSent,
+    /// The peer has; messages may still be sent until this side's close frame is.
+    CloseReceived,
+    /// Both have, or this side failed the connection. The server closes the socket once its output is flushed; the
+    /// client waits for that, with a time limit (RFC 6455 section 7.1.1).
+    Done,
+}
+
+/// Whether one message is compressed. Without permessage-deflate none is. The list is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Compress {
+    /// From the configured threshold on.
+    #[default]
+    Auto,
+    /// Whatever its length. An empty message has nothing to compress, and is not.
+    Always,
+    /// Not, for what is compressed already or secret (RFC 7692 section 8).
+    Never,
+}
+
+/// The encoder of one connection. Frames are appended to a sink, a `Vec<u8>`; what that costs in allocations is the
+/// sink's affair.
+pub struct Sender {
+    state: State,
+    masks: Option<Box<Masks>>,
+    deflater: Option<Box<Deflater>>,
+    fragment_size: usize,
+    close_code: Option<CloseCode>,
+}
+
+impl Sender {
+    /// An encoder for one end of a connection, with what the handshake agreed on. A client's masks are the system's.
+    pub fn new(role: Role, config: &Config, deflate: Option<&DeflateParams>) -> Self {
+        let DeflateConfig { level, threshold, .. } = config.deflate.unwrap_or_default();
+        let own = deflate.map(|agreed| match role {
+            Role::Server => (agreed.server_max_window_bits, !agreed.server_no_context_takeover),
+            Role::Client => (agreed.client_max_window_bits, !agreed.client_no_context_takeover),
+        });
+        let deflater =
+            own.map(|(bits, takeover)| Box::new(Deflater::new(level, bits, takeover, threshold)));
+        Sender {
+            state: State::Open,
+            masks: (role == Role::Client).then(|| Box::new(Masks::system())),
+            deflater,
+            fragment_size: config.fragment_size.unwrap_or(usize::MAX).max(1),
+            close_code: None,
+        }
+    }
+
+    /// Replaces a client's masks, for a simulation that must repeat. A server has none to replace.
+    pub fn set_masks(&mut self, masks: Masks) {
+        if self.masks.is_some() {
+            self.masks = Some(Box::new(masks));
+        }
+    }
+
+    /// Which end this is.
+    pub(super) fn role(&self) -> Role {
+        if self.masks.is_some() { Role::Client } else { Role::Server }
+    }
+
+    /// Whether a message of `len` bytes leaves in one frame and uncompressed.
+    #[inline]
+    pub(super) fn is_uncut(&self, len: usize) -> bool {
+        self.deflater.is_none() && len <= self.fragment_size
+    }
+
+    /// Whether permessage-deflate was agreed on.
+    pub(super) fn is_deflated(&self) -> bool {
+        self.deflater.is_some()
+    }
+
+    /// Where the close handshake stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The code of the close frame that came first, the peer's or this side's, with 1005 for one without a code; `None`
+    /// while there was none: a connection that ends so ended with 1006.
+    pub fn close_code(&self) -> Option<CloseCode> {
+        self.close_code
+    }
+
+    /// Sends a text message, compressed from the threshold on.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after the close frame.
+    #[inline]
+    pub fn text(&mut self, text: &str, out: &mut Vec<u8>) -> Result<(), SendError> {
+        self.message(Kind::Text, text.as_bytes(), Compress::Auto, out)
+    }
+
+    /// Sends a binary message, compressed from the threshold on.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after the close frame.
+    #[inline]
+    pub fn binary(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), SendError> {
+        self.message(Kind::Binary, bytes, Compress::Auto, out)
+    }
+
+    /// Sends a message. That one of [`Kind::Text`] is UTF-8 is the caller's affair: the peer checks it.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after the close frame.
+    #[inline]
+    pub fn message(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        compress: Compress,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        self.check_open()?;
+        if self.masks.is_none() && self.deflater.is_none() && payload.len() <= self.fragment_size {
+            put_plain(FIN | kind.opcode(), payload, out);
+        } else {
+            self.message_any(kind, payload, compress, out);
+        }
+        Ok(())
+    }
+
+    /// The header of a message that is sent as it is, for a caller who sends the payload right after it without a copy.
+    /// `None`: the connection masks, and so it must copy.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after the close frame.
+    pub fn plain_header(&self, kind: Kind, len: usize) -> Result<Option<HeaderBytes>, SendError> {
+        self.check_open()?;
+        let header = Header { first: FIN | kind.opcode(), len: len as u64, mask: None };
+        Ok(self.masks.is_none().then(|| header.encode()))
+    }
+
+    /// The bytes of a prepared message for this connection, compressed where the connection allows. They must be sent
+    /// next, before anything else of this sender.
+    ///
+    /// # Errors
+    /// [`SendError::ClientRole`] on a client, [`SendError::Closed`] after the close frame.
+    pub fn prepared<'p>(&mut self, message: &'p Prepared) -> Result<&'p Bytes, SendError> {
+        self.check_open()?;
+        if self.masks.is_some() {
+            return Err(SendError::ClientRole);
+        }
+        if let Some(deflater) = &mut self.deflater
+            && let Some(frame) = message.compressed(deflater.reach())
+        {
+            // The peer's window takes the message in, this side's does not: they no longer agree on the past.
+            deflater.forget();
+            return Ok(frame);
+        }
+        Ok(message.plain())
+    }
+
+    /// Sends a ping with at most 125 bytes.
+    ///
+    /// # Errors
+    /// A longer payload; [`SendError::Closed`] after the close frame.
+    pub fn ping(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), SendError> {
+        self.control(PING, payload, out)
+    }
+
+    /// Sends a pong with at most 125 bytes: the answer to a ping, or unasked (RFC 6455 section 5.5.3).
+    ///
+    /// # Errors
+    /// A longer payload; [`SendError::Closed`] after the close frame.
+    pub fn pong(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), SendError> {
+        self.control(PONG, payload, out)
+    }
+
+    /// Starts the close handshake, or answers the peer's start. A reason above 123 bytes is cut at a character.
+    ///
+    /// # Errors
+    /// A code that may not be on the wire; [`SendError::Closed`] if the close frame was sent already.
+    pub fn close(
+        &mut self,
+        code: CloseCode,
+        reason: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        self.check_open()?;
+        if !code.is_on_wire() {
+            return Err(SendError::CloseCode(code.0));
+        }
+        let mut buf = [0; 2 + CLOSE_REASON_LEN_MAX];
+        let len = close::body(code, reason, &mut buf);
+        self.close_body(Some(code), &buf[..len], out);
+        Ok(())
+    }
+
+    /// Fails the connection: sends the error's close code if that can still be done, and ends in [`State::Done`].
+    pub fn fail(&mut self, error: ProtocolError, out: &mut Vec<u8>) {
+        if self.check_open().is_ok() {
+            let mut buf = [0; 2 + CLOSE_REASON_LEN_MAX];
+            let len = close::body(error.close_code(), error.reason(), &mut buf);
+            self.close_body(Some(error.close_code()), &buf[..len], out);
+        }
+        self.state = State::Done;
+    }
+
+    /// Takes note of the peer's close frame, and answers it with the same code if asked to and not yet done.
+    pub(super) fn close_received(
+        &mut self,
+        frame: &CloseFrame<'_>,
+        answer: bool,
+        out: &mut Vec<u8>,
+    ) {
+        self.close_code.get_or_insert(frame.code.unwrap_or(CloseCode::NO_STATUS));
+        self.state = match self.state {
+            State::Open => State::CloseReceived,
+            State::CloseReceived => State::CloseReceived,
+            State::CloseSent | State::Done => State::Done,
+        };
+        if answer && self.state == State::CloseReceived {
+            let body = frame.code.map(|code| code.0.to_be_bytes());
+            self.close_body(frame.code, body.as_ref().map_or(&[], |code| &code[..]), out);
+        }
+    }
+
+    fn close_body(&mut self, code: Option<CloseCode>, body: &[u8], out: &mut Vec<u8>) {
+        self.frame(FIN | CLOSE, body, out);
+        self.close_code.get_or_insert(code.unwrap_or(CloseCode::NO_STATUS));
+        self.state = if self.state == State::Open { State::CloseSent } else { State::Done };
+    }
+
+    #[inline]
+    fn check_open(&self) -> Result<(), SendError> {
+        match self.state {
+            State::Open | State::CloseReceived => Ok(()),
+            State::CloseSent | State::Done => Err(SendError::Closed),
+        }
+    }
+
+    fn control(&mut self, opcode: u8, payload: &[u8], out: &mut Vec<u8>) -> Result<(), SendError> {
+        self.check_open()?;
+        if payload.len() > CONTROL_LEN_MAX {
+            return Err(SendError::ControlTooLong);
+        }
+        self.frame(FIN | opcode, payload, out);
+        Ok(())
+    }
+
+    fn message_any(&mut self, kind: Kind, payload: &[u8], compress: Compress, out: &mut Vec<u8>) {
+        if let Some(deflater) = &mut self.deflater {
+            let wanted = match compress {
+                Compress::Auto => payload.len() >= deflater.threshold(),
+                Compress::Always => true,
+                Compress::Never => false,
+            };
+            if wanted && !payload.is_empty() {
+                let mut compressed = Vec::new();
+                deflater.compress(payload, &mut compressed);
+                if deflater.has_takeover() || compressed.len() < payload.len() {
+                    return self.frames(kind.opcode() | RSV1, &compressed, out);
+                }
+            }
+        }
+        self.frames(kind.opcode(), payload, out);
+    }
+
+    /// One frame, or as many as the fragment size asks for.
+    fn frames(&mut self, first: u8, payload: &[u8], out: &mut Vec<u8>) {
+        let mut first = first;
+        let mut rest = payload;
+        while rest.len() > self.fragment_size {
+            let (piece, after) = rest.split_at(self.fragment_size);
+            self.frame(first, piece, out);
+            first = CONTINUATION;
+            rest = after;
+        }
+        self.frame(first | FIN, rest, out);
+    }
+
+    fn frame(&mut self, first: u8, payload: &[u8], out: &mut Vec<u8>) {
+        let Some(masks) = &mut self.masks else { return put_plain(first, payload, out) };
+        let key = masks.next_key();
+        out.reserve(payload.len() + HEADER_LEN_MAX);
+        out.extend_from_slice(
+            &Header { first, len: payload.len() as u64, mask: Some(key) }.encode(),
+        );
+        let begin = out.len();
+        out.extend_from_slice(payload);
+        mask::apply(&mut out[begin..], key);
+    }
+}

@@ -1,0 +1,129 @@
+//! Idle WebSockets, without a timer for each: a wheel of spokes a reactor, and each connection in
+//! the spoke in which it is to be looked at next.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::shared::Shared;
+use crate::conn::Flags;
+use crate::{Close, ConnId, Ctx, EvHandler, TimerId};
+
+/// Steps in which an idle time is measured.
+const STEPS: u32 = 8;
+/// Ids of connections that are gone, up to which nothing is done about them.
+const GONE_MAX: usize = 1024;
+
+pub(super) struct Wheel {
+    /// Idle time before a ping, in milliseconds; 0: nobody is watched.
+    pub(super) idle_ms: u32,
+    spokes: RefCell<Spokes>,
+}
+
+#[derive(Default)]
+struct Spokes {
+    /// More than an idle time takes, so that a spoke is never added to in its own turn.
+    spokes: [Vec<ConnId>; STEPS as usize + 2],
+    next: usize,
+    len: usize,
+    gone: usize,
+    /// To be looked at in this turn of the reactor.
+    looking: HashSet<ConnId>,
+    turning: bool,
+}
+
+impl Wheel {
+    pub(super) fn new(ping_after: Option<Duration>) -> Wheel {
+        let most = u128::from(u32::MAX / 4);
+        let idle_ms = ping_after.map_or(0, |after| after.as_millis().clamp(STEPS.into(), most));
+        Wheel { idle_ms: idle_ms as u32, spokes: RefCell::default() }
+    }
+
+    fn step_ms(&self) -> u32 {
+        self.idle_ms.div_ceil(STEPS)
+    }
+
+    /// Whether the wheel has asked `id` to look at its time.
+    pub(super) fn asks(&self, id: ConnId) -> bool {
+        self.idle_ms > 0 && self.spokes.borrow_mut().looking.remove(&id)
+    }
+
+    /// A connection has ended.
+    pub(super) fn left(&self, cx: &Ctx<'_>) {
+        if self.idle_ms == 0 {
+            return;
+        }
+        let wheel = &mut *self.spokes.borrow_mut();
+        wheel.looking.remove(&cx.id());
+        wheel.gone += 1;
+        if wheel.gone > GONE_MAX.max(wheel.len / 2) {
+            for spoke in &mut wheel.spokes {
+                spoke.retain(|id| cx.core.conns.get(id.0).is_some());
+                spoke.shrink_to(spoke.len() * 2);
+            }
+            wheel.len = wheel.spokes.iter().map(Vec::len).sum();
+            wheel.gone = 0;
+        }
+    }
+}
+
+impl Shared {
+    /// Has the present connection looked at in `after_ms`, not before.
+    pub(super) fn watch(self: &Rc<Shared>, cx: &mut Ctx<'_>, after_ms: u32) {
+        if self.wheel.idle_ms == 0 {
+            return;
+        }
+        let wheel = &mut *self.wheel.spokes.borrow_mut();
+        let steps = after_ms.div_ceil(self.wheel.step_ms()).clamp(1, STEPS);
+        let spoke = (wheel.next + steps as usize) % wheel.spokes.len();
+        wheel.spokes[spoke].push(cx.id());
+        wheel.len += 1;
+        if !wheel.turning {
+            wheel.turning = true;
+            cx.add(Sweeper { shared: self.clone() });
+        }
+    }
+}
+
+/// Turns the wheel, as long as there is something on it.
+struct Sweeper {
+    shared: Rc<Shared>,
+}
+
+impl EvHandler for Sweeper {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.set_periodic(Duration::from_millis(self.shared.wheel.step_ms().into()));
+        Ok(())
+    }
+
+    fn on_read(&mut self, _cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        Ok(data.len()) // it has no socket
+    }
+
+    fn on_timeout(&mut self, cx: &mut Ctx<'_>, _timer: TimerId) -> io::Result<()> {
+        let wheel = &mut *self.shared.wheel.spokes.borrow_mut();
+        let due = std::mem::take(&mut wheel.spokes[wheel.next]);
+        wheel.next = (wheel.next + 1) % wheel.spokes.len();
+        wheel.len -= due.len();
+        for id in due {
+            match cx.core.conns.get(id.0) {
+                Some(conn) if !conn.flags.any(Flags::ENDING) => {
+                    wheel.looking.insert(id);
+                    cx.core.defer(id, Flags::DRAIN_DUE); // it knows how long it is idle
+                }
+                _ => wheel.gone = wheel.gone.saturating_sub(1),
+            }
+        }
+        if wheel.len == 0 && wheel.looking.is_empty() {
+            wheel.turning = false;
+            cx.close();
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, _cx: &mut Ctx<'_>, _why: &Close) {
+        self.shared.wheel.spokes.borrow_mut().turning = false;
+    }
+}
