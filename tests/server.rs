@@ -312,7 +312,7 @@ fn unix_mode_sets_the_permissions() {
 }
 
 /// Never more than the limit, over all reactors, and all are served in the end. Planted: the
-/// limit is one for each reactor; what a connection held is not given back.
+/// limit is twice as high; what a connection held is not given back.
 #[test]
 fn max_connections_is_exact() {
     const LIMIT: usize = 3;
