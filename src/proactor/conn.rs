@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::operation::{Deadline, Destination, Operation, Read, Write};
 use crate::remote::Remote;
-use crate::sync::lock;
+use crate::sync::lock_std;
 use crate::timer::TimerId;
 
 /// A connection in a watcher's care: `Send`, `Sync`, cheap to clone.
@@ -78,7 +78,7 @@ impl<T> ConnShared<T> {
     }
 
     pub(crate) fn news(&self) -> News<T> {
-        let mut submitted = lock(&self.submitted);
+        let mut submitted = lock_std(&self.submitted);
         submitted.told = false;
         let operations = std::mem::take(&mut submitted.operations);
         News { operations, free: submitted.free }
@@ -86,7 +86,7 @@ impl<T> ConnShared<T> {
 
     /// Refuses submissions from now on; gives those that nobody has looked at.
     pub(crate) fn close(&self) -> VecDeque<Operation<T>> {
-        let mut submitted = lock(&self.submitted);
+        let mut submitted = lock_std(&self.submitted);
         submitted.closed = true;
         std::mem::take(&mut submitted.operations)
     }
@@ -219,7 +219,7 @@ impl<T: Send + 'static> Conn<T> {
     }
 
     fn submit(&self, operation: Operation<T>) -> Result<(), Refused<T>> {
-        let mut submitted = lock(&self.0.shared.submitted);
+        let mut submitted = lock_std(&self.0.shared.submitted);
         if submitted.closed {
             drop(submitted);
             let (context, buffers) = match operation {
@@ -242,7 +242,7 @@ impl<T: Send + 'static> Conn<T> {
     /// complete come back with `ConnectionAborted`, and later submissions are refused. Harmless
     /// when repeated.
     pub fn free(&self) {
-        let mut submitted = lock(&self.0.shared.submitted);
+        let mut submitted = lock_std(&self.0.shared.submitted);
         if !submitted.closed {
             submitted.free = true;
             self.0.shared.tell(submitted);
@@ -251,7 +251,7 @@ impl<T: Send + 'static> Conn<T> {
 
     /// Whether submissions are still accepted.
     pub fn is_open(&self) -> bool {
-        !lock(&self.0.shared.submitted).closed
+        !lock_std(&self.0.shared.submitted).closed
     }
 }
 
@@ -266,7 +266,7 @@ fn instant(deadline: Deadline) -> Option<Instant> {
 
 impl<T: Send + 'static> Drop for Inner<T> {
     fn drop(&mut self) {
-        let mut submitted = lock(&self.shared.submitted);
+        let mut submitted = lock_std(&self.shared.submitted);
         if !submitted.closed {
             submitted.free = true;
             self.shared.tell(submitted);

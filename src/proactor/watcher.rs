@@ -15,7 +15,7 @@ use crate::handle::Handle;
 use crate::pin;
 use crate::remote::Remote;
 use crate::server::{Running, Server};
-use crate::sync::lock;
+use crate::sync::lock_std;
 
 /// The settings of a watcher.
 #[derive(Clone, Debug)]
@@ -54,12 +54,12 @@ struct Batch<T: Send + 'static> {
 
 impl<T: Send + 'static> Outbox<T> {
     pub(crate) fn push(&self, done: Done<T>) {
-        self.add(lock(&self.batch), done);
+        self.add(lock_std(&self.batch), done);
     }
 
     /// Whether the swap buffer has room; if not, `remote` is told when it has.
     pub(crate) fn has_room(&self, remote: impl FnOnce() -> Remote) -> bool {
-        let mut batch = lock(&self.batch);
+        let mut batch = lock_std(&self.batch);
         let room = batch.swap.len() < batch.swap_max;
         if !room {
             batch.starved.push(remote());
@@ -71,7 +71,7 @@ impl<T: Send + 'static> Outbox<T> {
     /// completion that lends it: at once, for the caller takes both together. Gives the bytes
     /// copied.
     pub(crate) fn lend(&self, data: &[u8], done: impl FnOnce(Range<usize>) -> Done<T>) -> usize {
-        let mut batch = lock(&self.batch);
+        let mut batch = lock_std(&self.batch);
         let start = batch.swap.len();
         let n = data.len().min(batch.swap_max - start);
         batch.swap.extend_from_slice(&data[..n]);
@@ -92,7 +92,7 @@ impl<T: Send + 'static> Outbox<T> {
     }
 
     fn close(&self) {
-        lock(&self.batch).closed = true;
+        lock_std(&self.batch).closed = true;
         self.filled.notify_all();
     }
 }
@@ -226,7 +226,7 @@ impl<T: Send + 'static> Watcher<T> {
         self.swap.clear();
         self.done.clear();
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut batch = lock(&self.outbox.batch);
+        let mut batch = lock_std(&self.outbox.batch);
         while batch.done.is_empty() && !batch.closed {
             batch.waiting = true;
             batch = match until.filter(|_| timeout.is_some()) {
