@@ -53,6 +53,10 @@ pub struct Config {
     /// Messages from other threads handled in one turn, so that a flood of them does not starve
     /// the sockets; the rest comes in the next turn, which does not sleep. Default 1,024.
     pub mail_per_turn: usize,
+    /// System calls that send one connection's queued output at a time, each of at most 2 MiB;
+    /// then the others have their turn. With `read_buffer`, of which one connection gets one at a
+    /// time, this bounds its bytes in a turn. Default 16.
+    pub sends_per_turn: usize,
     /// Messages that may wait in a reactor's mailbox; more are refused
     /// ([`SendError::Full`](crate::SendError::Full)). Default 65,536.
     pub mailbox_max: usize,
@@ -96,6 +100,7 @@ impl Default for Config {
             events_per_turn: 512,
             accepts_per_turn: 64,
             mail_per_turn: 1024,
+            sends_per_turn: FLUSHES_PER_TURN,
             mailbox_max: 65_536,
             mailbox_bytes_max: 64 << 20,
             close_timeout: Duration::from_secs(30),
@@ -194,8 +199,9 @@ impl Config {
                 format!("events_per_turn is {}; from 1 to {EVENTS_MAX}", self.events_per_turn),
             ),
             (
-                self.accepts_per_turn > 0 && self.mail_per_turn > 0,
-                "accepts_per_turn and mail_per_turn have to be at least 1".to_owned(),
+                self.accepts_per_turn > 0 && self.mail_per_turn > 0 && self.sends_per_turn > 0,
+                "accepts_per_turn, mail_per_turn and sends_per_turn have to be at least 1"
+                    .to_owned(),
             ),
             (
                 self.mailbox_max > 0 && self.mailbox_bytes_max > 0,
@@ -323,6 +329,7 @@ mod tests {
         assert!(refused(|c| c.output_high = usize::MAX).contains("output_high"));
         assert!(refused(|c| c.events_per_turn = 0).contains("events_per_turn"));
         assert!(refused(|c| c.mail_per_turn = 0).contains("mail_per_turn"));
+        assert!(refused(|c| c.sends_per_turn = 0).contains("sends_per_turn"));
         assert!(refused(|c| c.mailbox_max = 0).contains("mailbox_max"));
         assert!(refused(|c| c.accept_backoff = Duration::ZERO).contains("accept_backoff"));
     }

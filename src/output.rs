@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::addr::Addr;
 use crate::buf::OutQueue;
 use crate::close::Close;
-use crate::config::{FLUSHES_PER_TURN, SCRATCH_MAX, SENDFILE_MAX};
+use crate::config::{SCRATCH_MAX, SENDFILE_MAX};
 use crate::conn::Flags;
 use crate::core::Core;
 use crate::handler::ConnId;
@@ -223,7 +223,7 @@ impl Core {
     /// Sends queued output until the kernel takes no more, all is gone, or it has had its share
     /// of the turn.
     pub(crate) fn flush(&mut self, net: &mut Backend, id: ConnId) {
-        for _ in 0..FLUSHES_PER_TURN {
+        for _ in 0..self.config.sends_per_turn {
             let Some(conn) = self.conns.get_mut(id.0) else {
                 return;
             };
