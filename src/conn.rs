@@ -85,25 +85,23 @@ impl Flags {
     pub(crate) const OPEN_DUE: Flags = Flags(1 << 17);
     /// The peer's FIN was told to the handler before this one, and is to be told again.
     pub(crate) const EOF_DUE: Flags = Flags(1 << 18);
-
-    /// Reading goes on though output is above its high mark.
-    pub(crate) const READS_BLOCKED: Flags = Flags(1 << 25);
-
-    /// Datagrams wait to be sent.
-    pub(crate) const DATAGRAMS_WAIT: Flags = Flags(1 << 26);
     /// Errors of datagrams are to be told.
     pub(crate) const ERRORS_DUE: Flags = Flags(1 << 19);
+    /// Datagrams wait to be sent.
+    pub(crate) const DATAGRAMS_WAIT: Flags = Flags(1 << 20);
+    /// Reading goes on though output is above its high mark.
+    pub(crate) const READS_BLOCKED: Flags = Flags(1 << 21);
 
     /// What is read goes to `Extra::partner`.
-    pub(crate) const PAIRED: Flags = Flags(1 << 20);
+    pub(crate) const PAIRED: Flags = Flags(1 << 22);
     /// Output rose above its high mark, and the partner is not read.
-    pub(crate) const PAIR_FULL: Flags = Flags(1 << 21);
+    pub(crate) const PAIR_FULL: Flags = Flags(1 << 23);
     /// The partner's output is above its high mark; reading rests.
-    pub(crate) const PAIR_PAUSED: Flags = Flags(1 << 22);
+    pub(crate) const PAIR_PAUSED: Flags = Flags(1 << 24);
     /// The partner's peer sent its FIN: it is passed on behind the output.
-    pub(crate) const FIN_DUE: Flags = Flags(1 << 23);
+    pub(crate) const FIN_DUE: Flags = Flags(1 << 25);
     /// That FIN was sent.
-    pub(crate) const FIN_SENT: Flags = Flags(1 << 24);
+    pub(crate) const FIN_SENT: Flags = Flags(1 << 26);
 
     /// No more output is accepted.
     pub(crate) const OUTPUT_SHUT: Flags = Flags(
@@ -129,7 +127,11 @@ impl Flags {
     }
 
     pub(crate) fn remove(&mut self, flags: Flags) {
-        self.0 &= !flags.0;
+        *self = self.without(flags);
+    }
+
+    pub(crate) const fn without(self, flags: Flags) -> Flags {
+        Flags(self.0 & !flags.0)
     }
 
     pub(crate) fn set(&mut self, flags: Flags, on: bool) {
@@ -211,6 +213,14 @@ impl Conn {
             kind,
             interest: Interest::UNREGISTERED,
         }
+    }
+
+    /// Open, reading, nothing queued and nothing else to see to.
+    #[inline]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.flags.without(Flags::IDLE_READS | Flags::IDLE_WRITES) == Flags::OPENED
+            && self.out.is_none()
+            && self.interest == Interest::READ
     }
 
     /// What the poller should watch, from the state alone.

@@ -201,6 +201,9 @@ impl Dispatcher {
     /// Starts what callbacks asked for: slots and handlers are there. What fails at once and is
     /// asked for again waits for the next turn, or it would be for ever.
     pub(crate) fn begin_connects(&mut self) {
+        if self.core.connects.is_empty() {
+            return;
+        }
         for request in std::mem::take(&mut self.core.connects) {
             self.begin_connect(request);
             self.settle();

@@ -4,7 +4,7 @@
 //! reactor settles it after each callback.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -36,9 +36,9 @@ pub(crate) struct Core {
     /// How full the scratch may become before a write needs a closer look.
     pub(crate) scratch_limit: usize,
     /// Connections that were changed and are to be settled.
-    pub(crate) dirty: Vec<ConnId>,
+    pub(crate) dirty: VecDeque<ConnId>,
     /// Connections to end, and why.
-    pub(crate) doomed: Vec<(ConnId, Close)>,
+    pub(crate) doomed: VecDeque<(ConnId, Close)>,
     /// Connections with a callback due that must not run inside or right after another.
     pub(crate) deferred: Vec<ConnId>,
     /// Handlers to put in their slots.
@@ -46,7 +46,7 @@ pub(crate) struct Core {
     /// Connections to make.
     pub(crate) connects: Vec<connector::Request>,
     /// Connections to hand out, and to whom.
-    pub(crate) detaching: Vec<(ConnId, DetachFn)>,
+    pub(crate) detaching: VecDeque<(ConnId, DetachFn)>,
     /// Nanoseconds since `epoch`, read once a turn.
     pub(crate) now: u64,
     /// The same in milliseconds, modulo 2^32: the unit of idle timeouts.
@@ -75,12 +75,12 @@ impl Core {
             scratch: Vec::new(),
             current: ConnId::NONE,
             scratch_limit: 0,
-            dirty: Vec::new(),
-            doomed: Vec::new(),
+            dirty: VecDeque::new(),
+            doomed: VecDeque::new(),
             deferred: Vec::new(),
             incoming: Vec::new(),
             connects: Vec::new(),
-            detaching: Vec::new(),
+            detaching: VecDeque::new(),
             now: 0,
             now_ms: 0,
             epoch,
@@ -152,7 +152,7 @@ impl Core {
             && !conn.flags.any(Flags::ENDING)
             && !leaves
         {
-            self.detaching.push((id, then));
+            self.detaching.push_back((id, then));
             self.touch(id);
         }
     }
@@ -182,7 +182,7 @@ impl Core {
             && !conn.flags.any(Flags::DIRTY)
         {
             conn.flags.insert(Flags::DIRTY);
-            self.dirty.push(id);
+            self.dirty.push_back(id);
         }
     }
 
@@ -212,7 +212,7 @@ impl Core {
             if conn.out.take().is_some() {
                 conn.flags.insert(Flags::OUT_FAILED);
             }
-            self.doomed.push((id, why));
+            self.doomed.push_back((id, why));
         }
         if id == self.current {
             self.scratch.clear();

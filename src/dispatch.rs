@@ -14,8 +14,8 @@ use crate::ctx::Ctx;
 use crate::handler::{ConnId, EvHandler};
 use crate::isolate::{drop_isolated, isolated};
 use crate::slab;
+use crate::sys::Backend;
 use crate::sys::datagram::Batch;
-use crate::sys::{Backend, Interest};
 use crate::timer::Purpose;
 
 pub(crate) struct Dispatcher {
@@ -146,22 +146,28 @@ impl Dispatcher {
     #[inline]
     pub(crate) fn settle(&mut self) {
         self.settle_current();
+        self.settle_others();
+    }
+
+    /// As `settle`, where no callback has just run.
+    #[inline]
+    pub(crate) fn settle_others(&mut self) {
         if self.core.has_work() {
-            self.settle_others();
+            self.settle_lists();
         }
     }
 
     #[cold]
-    fn settle_others(&mut self) {
+    fn settle_lists(&mut self) {
         loop {
             for (id, handler) in std::mem::take(&mut self.core.incoming) {
                 self.install(id, handler);
             }
-            if let Some(id) = self.core.dirty.pop() {
+            if let Some(id) = self.core.dirty.pop_front() {
                 self.settle_conn(id);
-            } else if let Some((id, then)) = self.core.detaching.pop() {
+            } else if let Some((id, then)) = self.core.detaching.pop_front() {
                 self.hand_out(id, then);
-            } else if let Some((id, why)) = self.core.doomed.pop() {
+            } else if let Some((id, why)) = self.core.doomed.pop_front() {
                 self.finish(id, why);
             } else if !self.core.has_work() {
                 return;
@@ -226,8 +232,8 @@ impl Dispatcher {
         let Some(conn) = self.core.conns.get_mut(id.0) else {
             return;
         };
-        if conn.flags == Flags::OPENED && conn.out.is_none() && conn.interest == Interest::READ {
-            return; // the ordinary case
+        if conn.is_ordinary() {
+            return;
         }
         self.settle_state(id);
     }

@@ -140,6 +140,7 @@ mod reactor;
 mod remote;
 mod resolver;
 mod server;
+mod setup;
 mod shutdown;
 mod signal;
 #[cfg(feature = "sim")]

@@ -103,10 +103,16 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
         Ok(())
     }
 
+    /// Whether there may be something to take.
+    #[inline]
+    pub(crate) fn is_rung(&self) -> bool {
+        self.rung.load(Ordering::Relaxed)
+    }
+
     /// Moves up to `most` messages to `into`, in order; true if some are left. Only the reactor
     /// calls this.
     pub(crate) fn take(&self, most: usize, into: &mut VecDeque<M>) -> bool {
-        if !self.rung.load(Ordering::Relaxed) {
+        if !self.is_rung() {
             return false;
         }
         if into.is_empty() && into.capacity() > most.saturating_mul(4) {

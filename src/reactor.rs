@@ -3,22 +3,18 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::acceptor::{ListenerId, Listening};
-use crate::addr::Addr;
+use crate::acceptor::Listening;
 use crate::close::Close;
 use crate::config::Config;
 use crate::conn::{Flags, Kind};
-use crate::connector::{ConnectOptions, Target};
 use crate::core::{Core, nanos};
-use crate::ctx::Ctx;
 use crate::datagram::DatagramPart;
 use crate::dispatch::Dispatcher;
 use crate::handle::Handle;
-use crate::handler::{ConnId, EvHandler};
+use crate::handler::ConnId;
 use crate::isolate::isolated;
 use crate::mail::{Mail, ReactorShared};
 use crate::shutdown::ShuttingDown;
@@ -164,16 +160,20 @@ impl Reactor {
     }
 
     fn read_mail(&mut self) {
-        let most = self.dispatcher.core.config.mail_per_turn;
-        let mut inbox = std::mem::take(&mut self.inbox);
-        self.mail_left = self.dispatcher.core.shared.mailbox.take(most, &mut inbox);
-        self.dispatcher.core.shared.counters.mail.add(inbox.len() as u64);
-        for mail in inbox.drain(..) {
-            self.open_mail(mail);
+        let shared = &self.dispatcher.core.shared;
+        self.mail_left = false;
+        if shared.mailbox.is_rung() {
+            let mut inbox = std::mem::take(&mut self.inbox);
+            self.mail_left =
+                shared.mailbox.take(self.dispatcher.core.config.mail_per_turn, &mut inbox);
+            shared.counters.mail.add(inbox.len() as u64);
+            for mail in inbox.drain(..) {
+                self.open_mail(mail);
+            }
+            self.inbox = inbox;
         }
-        self.inbox = inbox;
-        // What many messages wrote to one connection leaves together.
-        self.dispatcher.settle();
+        // What many messages wrote to one connection leaves together; and what setup asked for.
+        self.dispatcher.settle_others();
     }
 
     fn open_mail(&mut self, mail: Mail) {
@@ -207,6 +207,9 @@ impl Reactor {
 
     fn fire_timers(&mut self) {
         let now = self.dispatcher.core.now;
+        if self.dispatcher.core.timers.next_deadline().is_none_or(|next| next > now) {
+            return;
+        }
         let mut due = std::mem::take(&mut self.due);
         self.dispatcher.core.timers.collect_due(now, &mut due);
         for timer in due.drain(..) {
@@ -262,6 +265,9 @@ impl Reactor {
     /// Callbacks that were due but not inside another: first calls, drained output, input left
     /// untaken.
     fn run_deferred(&mut self) {
+        if self.dispatcher.core.deferred.is_empty() {
+            return;
+        }
         for id in std::mem::take(&mut self.dispatcher.core.deferred) {
             let Some(conn) = self.dispatcher.core.conns.get_mut(id.0) else {
                 continue;
@@ -303,123 +309,6 @@ impl Reactor {
     fn may_call(&self, id: ConnId, unless: Flags) -> bool {
         let conn = self.dispatcher.core.conns.get(id.0);
         conn.is_some_and(|conn| !conn.flags.any(unless))
-    }
-}
-
-/// What setup and tasks do with a reactor.
-impl Reactor {
-    /// This reactor's index, from 0.
-    pub fn index(&self) -> usize {
-        self.dispatcher.core.shared.index
-    }
-
-    /// The time of this turn: monotonic.
-    pub fn now(&self) -> Instant {
-        self.dispatcher.core.instant()
-    }
-
-    /// The server, for any thread.
-    pub fn handle(&self) -> Handle {
-        self.dispatcher.core.handle.clone()
-    }
-
-    /// Accepts the connections of `listener` here, with a handler that `factory` makes for each
-    /// from the peer's address.
-    ///
-    /// # Errors
-    /// `NotFound` if `listener` is of another server, `AlreadyExists` if this reactor accepts
-    /// from it already or is about to leave it, `Unsupported` if its socket is closed and cannot
-    /// be made again (Unix, adopted, handed over), or what the system says.
-    pub fn accept<H: EvHandler>(
-        &mut self,
-        listener: ListenerId,
-        mut factory: impl FnMut(&Addr) -> H + 'static,
-    ) -> io::Result<()> {
-        let name = std::any::type_name_of_val(&factory);
-        self.add_acceptor(listener, Box::new(move |peer| Box::new(factory(peer))), name)
-    }
-
-    /// Adds a handler without a socket: a timer user, a cron job, the consumer of a queue. Its
-    /// `on_open` comes in the next turn; it lives until it calls `close`.
-    pub fn add(&mut self, handler: impl EvHandler) -> ConnId {
-        self.dispatcher.core.add(Box::new(handler))
-    }
-
-    /// Connects to `target`; see [`Ctx::connect`].
-    pub fn connect(
-        &mut self,
-        target: impl Into<Target>,
-        options: &ConnectOptions,
-        handler: impl EvHandler,
-    ) -> ConnId {
-        self.dispatcher.core.connect(target.into(), options.clone(), Box::new(handler))
-    }
-
-    /// Takes over a connected stream socket; see [`Ctx::adopt`].
-    ///
-    /// # Errors
-    /// As of [`Ctx::adopt`].
-    pub fn adopt(
-        &mut self,
-        socket: impl Into<OwnedFd>,
-        handler: impl EvHandler,
-    ) -> io::Result<ConnId> {
-        let Dispatcher { core, backend, .. } = &mut self.dispatcher;
-        core.adopt(backend, socket, Box::new(handler))
-    }
-
-    /// Watches any descriptor; see [`Ctx::add_source`].
-    ///
-    /// # Errors
-    /// As of [`Ctx::add_source`].
-    pub fn add_source(
-        &mut self,
-        fd: impl Into<OwnedFd>,
-        watch: Readiness,
-        handler: impl EvHandler,
-    ) -> io::Result<ConnId> {
-        let Dispatcher { core, backend, .. } = &mut self.dispatcher;
-        core.add_source(backend, fd.into(), watch, Box::new(handler))
-    }
-
-    /// A connection of this reactor; `None` if it is gone or ending. What is done to it takes
-    /// effect when the present setup or task is over.
-    pub fn conn(&mut self, id: ConnId) -> Option<Ctx<'_>> {
-        let dispatcher = &mut self.dispatcher;
-        let conn = dispatcher.core.conns.get(id.0)?;
-        if conn.flags.any(Flags::ENDING) || !conn.kind.has_handler() {
-            return None;
-        }
-        Some(Ctx { core: &mut dispatcher.core, net: &mut dispatcher.backend, id })
-    }
-
-    /// The ids of all connections and other handlers that are there now.
-    pub fn conn_ids(&self) -> Vec<ConnId> {
-        let conns = &self.dispatcher.core.conns;
-        let keys = (0..conns.slots()).filter_map(|index| conns.key_at(index));
-        let live = keys.filter(|&key| {
-            conns
-                .get(key)
-                .is_some_and(|conn| conn.kind.has_handler() && !conn.flags.any(Flags::ENDING))
-        });
-        live.map(ConnId).collect()
-    }
-
-    /// This reactor's one `T`, made by `T::default()` when it is first asked for; handlers find
-    /// it with [`Ctx::local`].
-    pub fn local<T: Default + 'static>(&mut self) -> &mut T {
-        self.dispatcher.core.local()
-    }
-
-    /// Sets this reactor's one `T`.
-    pub fn set_local<T: 'static>(&mut self, value: T) {
-        self.dispatcher.core.set_local(value);
-    }
-
-    /// Ends this reactor after the present turn; every connection gets `on_close` with
-    /// [`Close::Stopped`].
-    pub fn stop(&mut self) {
-        self.running = false;
     }
 }
 

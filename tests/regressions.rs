@@ -589,3 +589,36 @@ fn an_adopted_socket_is_opened_before_it_is_read() {
     running.join().unwrap();
     assert_eq!(first, [Ok("open"), Ok("read")]);
 }
+
+/// Connections that end in one callback are told in the order in which they were ended.
+#[test]
+fn connections_that_end_together_are_told_in_order() {
+    let mut sim = Simulation::new(1);
+    let all = Rc::new(RefCell::new(Vec::<ConnId>::new()));
+    let ended = Rc::new(RefCell::new(Vec::<ConnId>::new()));
+    let listener = {
+        let (all, ended) = (all.clone(), ended.clone());
+        sim.listen(move |_| {
+            let (all, ended) = (all.clone(), ended.clone());
+            each(move |cx, what| {
+                match &what {
+                    What::Open => all.borrow_mut().push(cx.id()),
+                    What::Close(_) => ended.borrow_mut().push(cx.id()),
+                    What::Read(_) => {
+                        for &id in all.borrow().iter() {
+                            cx.conn(id).unwrap().abort();
+                        }
+                    }
+                    _ => {}
+                }
+                usual(cx, what)
+            })
+        })
+    };
+    let peers: Vec<_> = (0..4).map(|_| sim.connect(listener)).collect();
+    sim.settle();
+    peers[2].send(b"x");
+    sim.settle();
+    assert_eq!(all.borrow().len(), 4);
+    assert_eq!(*ended.borrow(), *all.borrow());
+}
