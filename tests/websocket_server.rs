@@ -16,7 +16,7 @@ use reev::Config;
 use reev::http1::Http1;
 use reev::sim::{Faults, Simulation};
 use reev::websocket::{
-    CloseCode, Handler, KeepAlivePolicy, Options, Origins, Peer, Prepared, Role, SendError,
+    CloseCode, Handler, KeepAlivePolicy, Kind, Options, Origins, Peer, Prepared, Role, SendError,
     SlowConsumer, WebSocket, WebSockets,
 };
 
@@ -388,6 +388,60 @@ fn a_broadcast_to_ten_thousand_is_encoded_once() {
     let gone = peers.borrow()[3].clone();
     let mut other = sim.reactor().conn(peers.borrow()[4].id()).unwrap();
     assert_eq!(gone.send(&mut other, &Prepared::text("x")), Err(SendError::Closed));
+}
+
+/// What a broadcast compressed once goes to those whose compression has no history; the others, whose history it would
+/// not be part of, get it plain.
+#[test]
+fn a_broadcast_is_compressed_where_there_is_no_history() {
+    struct Loud(Member);
+    impl Handler for Loud {
+        fn on_open(&mut self, ws: &mut WebSocket<'_>) {
+            self.0.on_open(ws);
+        }
+        fn on_text(&mut self, ws: &mut WebSocket<'_>, text: &str) {
+            let message = Prepared::with_deflate(Kind::Text, text.as_bytes(), 6);
+            for peer in self.0.0.borrow().iter() {
+                peer.send(&mut ws.ctx(), &message).unwrap();
+            }
+        }
+    }
+    let peers = Rc::new(RefCell::new(Vec::new()));
+    let mut sim = Simulation::new(1);
+    let mut options = Options::default();
+    options.codec.deflate = Some(Default::default());
+    let (http, sockets) = (Http1::new(Default::default()), WebSockets::new(options));
+    let listener = sim.listen(move |_| {
+        let peers = peers.clone();
+        http.connection(sockets.path("/chat", move || Loud(Member(peers.clone()))))
+    });
+    let offers = [
+        "",
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+        "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n",
+        "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+            server_max_window_bits=9\r\n",
+    ];
+    let said = "as often as not ".repeat(50);
+    let wires = offers.map(|offer| {
+        let wire = sim.connect(listener);
+        wire.send(format!("{HANDSHAKE}{offer}\r\n").as_bytes());
+        sim.settle();
+        assert!(wire.receive().starts_with(b"HTTP/1.1 101 "));
+        wire
+    });
+    wires[0].send(&frame_for(Role::Server, 0x81, said.as_bytes()));
+    let mut heard = [const { Vec::new() }; 4];
+    for _ in 0..200 {
+        sim.settle();
+        heard.iter_mut().zip(&wires).for_each(|(heard, wire)| heard.extend(wire.receive()));
+    }
+    for plain in [0, 1, 3] {
+        assert_eq!(heard[plain][..4], [0x81, 126, 3, 32]);
+        assert_eq!(&heard[plain][4..], said.as_bytes());
+    }
+    assert_eq!(usize::from(heard[2][1]), heard[2].len() - 2);
+    assert!(heard[2][0] == 0xc1 && heard[2].len() < 50, "{:x?}", heard[2]);
 }
 
 /// The handler sees the same, however the bytes are cut into reads.

@@ -90,6 +90,13 @@ impl Sender {
         self.deflater.is_some()
     }
 
+    /// The window, in bytes, of a connection whose compressed messages have no history: one that others compressed
+    /// may stand between them without the sender's knowledge. 0 for all other connections.
+    pub(super) fn free_window(&self) -> usize {
+        let deflater = self.deflater.as_ref().filter(|deflater| !deflater.has_takeover());
+        deflater.map_or(0, |deflater| deflater.reach())
+    }
+
     /// Where the close handshake stands.
     pub fn state(&self) -> State {
         self.state

@@ -226,18 +226,21 @@ impl Shared {
 /// A server's WebSocket, for the other handlers of the same reactor and setup: cheap to clone.
 ///
 /// A broadcast is a loop over peers: the message is encoded once, and a long one is queued by
-/// reference. It is not compressed, since compression has a state for each connection:
-/// [`WebSocket::prepared`](super::WebSocket::prepared) and
-/// [`Remote::prepared`](super::Remote::prepared) compress it where that was agreed on.
+/// reference. The compressed form of a [`Prepared`] goes to connections that agreed on
+/// `server_no_context_takeover`. Elsewhere compression has a history for each connection, out of
+/// a peer's reach, and the plain form goes out; [`WebSocket::prepared`](super::WebSocket::prepared)
+/// and [`Remote::prepared`](super::Remote::prepared) compress there too.
 #[derive(Clone)]
 pub struct Peer {
     shared: Rc<Shared>,
     id: ConnId,
+    /// See `Sender::free_window`.
+    free_window: usize,
 }
 
 impl Peer {
-    pub(super) fn new(shared: Rc<Shared>, id: ConnId) -> Peer {
-        Peer { shared, id }
+    pub(super) fn new(shared: Rc<Shared>, id: ConnId, free_window: usize) -> Peer {
+        Peer { shared, id, free_window }
     }
 
     /// The connection's name.
@@ -256,7 +259,8 @@ impl Peer {
             return Err(SendError::Closed);
         }
         self.shared.check_pace(&mut cx)?;
-        cx.write_owned(message.plain().clone());
+        let bytes = message.compressed(self.free_window).unwrap_or(message.plain());
+        cx.write_owned(bytes.clone());
         self.shared.note_marks(&cx);
         Ok(())
     }

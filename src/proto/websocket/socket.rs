@@ -196,7 +196,7 @@ impl WebSocket<'_> {
 
     /// This WebSocket, for the other handlers of its reactor: to send them what is prepared.
     pub fn peer(&self) -> Peer {
-        Peer::new(self.shared.clone(), self.cx.id)
+        Peer::new(self.shared.clone(), self.cx.id, self.sender.free_window())
     }
 
     /// This WebSocket, for any thread.
