@@ -20,6 +20,9 @@ mod sys;
 #[path = "loopback/verify.rs"]
 #[allow(dead_code, reason = "the thorough part is for loopback")]
 mod verify;
+#[path = "loopback/websocket.rs"]
+#[allow(dead_code, reason = "control frames are for loopback")]
+mod websocket;
 #[path = "loopback/workload.rs"]
 #[allow(dead_code, reason = "the requests are for loopback")]
 mod workload;
@@ -43,7 +46,7 @@ cargo bench --bench memory -- [flags]
 
   --connections N     idle connections (10000)
   --rounds N          processes for each server; the median is shown (3)
-  --only P            only this protocol, echo or http
+  --only P            only this protocol: echo, http or ws
   --servers S,S...    only these servers
   --quick             one round
   --json FILE         write the figures as well
@@ -53,7 +56,7 @@ cargo bench --bench memory -- [flags]
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const WORKLOADS: [&str; 2] = ["echo-128", "http-1"];
+const WORKLOADS: [&str; 3] = ["echo-128", "http-1", "ws-128"];
 /// Descriptors beside those of the connections.
 const SPARE_FILES: u64 = 64;
 const ANSWER_MAX: usize = 1024;
@@ -117,9 +120,10 @@ fn run() -> Result<()> {
     let wanted = |w: &&Workload| only.as_ref().is_none_or(|only| w.name.starts_with(only));
     let workloads: Vec<&Workload> =
         WORKLOADS.iter().filter_map(|name| Workload::find(name)).filter(wanted).collect();
-    let first = workloads.first().ok_or("--only: echo or http")?;
+    let first = workloads.first().ok_or("--only: echo, http or ws")?;
     if let Some(name) = arguments.opt_value_from_str::<_, String>("--serve")? {
-        return serve(Server::find(&name).ok_or("--serve: no such server")?, first);
+        let server = Server::find(&name).ok_or("--serve: no such server")?;
+        return serve(server, &server.asked(first).ok_or("--serve: another protocol")?);
     }
     let named: Option<String> = arguments.opt_value_from_str("--servers")?;
     let json: Option<PathBuf> = arguments.opt_value_from_str("--json")?;
@@ -138,7 +142,7 @@ fn run() -> Result<()> {
     let mut figures = Vec::new();
     for workload in workloads {
         let able: Vec<&Server> =
-            servers.iter().filter(|s| s.speaks(workload.protocol)).copied().collect();
+            servers.iter().filter(|s| s.asked(workload).is_some()).copied().collect();
         let measured = measure(&able, workload, connections, rounds)?;
         figures.push(json!({ "workload": workload.name, "servers": measured }));
     }
@@ -164,6 +168,7 @@ fn measure(
     let spoken = match workload.protocol {
         Protocol::Echo => "after 128 B of echo",
         Protocol::Http => "after a request",
+        Protocol::WebSocket | Protocol::FrameEcho => "after 128 B, open",
     };
     println!("  {:<13}{:>21}{:>26}{:>26}", "", "accepted", spoken, "kept after closing");
     let pair = ["allocated", "resident"];
@@ -226,6 +231,7 @@ fn resident() -> Result<i64> {
 }
 
 fn growth(server: &Server, workload: &Workload, connections: usize) -> Result<Growth> {
+    let workload = &server.asked(workload).ok_or("another protocol")?;
     let mut probe = Probe::start(server, workload, connections)?;
     let request = workload.request(7);
     let answer_size = verify::probe(probe.addr, workload)?;
@@ -234,12 +240,12 @@ fn growth(server: &Server, workload: &Workload, connections: usize) -> Result<Gr
         stream.read_exact(&mut [0; ANSWER_MAX][..answer_size])
     };
     for _ in 0..WARM_CONNECTIONS {
-        ask(&mut connect(probe.addr)?)?;
+        ask(&mut connect(probe.addr, workload)?)?;
     }
     let before = probe.settled()?;
     let mut streams = Vec::with_capacity(connections);
     for _ in 0..connections {
-        streams.push(connect(probe.addr)?);
+        streams.push(connect(probe.addr, workload)?);
     }
     let last = streams.last_mut().ok_or("no connection")?;
     ask(last)?;
@@ -255,9 +261,10 @@ fn growth(server: &Server, workload: &Workload, connections: usize) -> Result<Gr
     Ok(Growth { accepted: since(accepted), spoken: since(spoken), closed: since(closed) })
 }
 
-fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(addr)?;
+fn connect(addr: SocketAddr, workload: &Workload) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
+    workload.open(&mut stream)?;
     Ok(stream)
 }
 

@@ -21,6 +21,9 @@ mod timers;
 #[path = "../loopback/verify.rs"]
 #[allow(dead_code, reason = "the thorough part is for loopback")]
 mod verify;
+#[path = "../loopback/websocket.rs"]
+#[allow(dead_code, reason = "control frames are for loopback")]
+mod websocket;
 #[path = "../loopback/workload.rs"]
 #[allow(dead_code, reason = "the title and the number of connections are for loopback")]
 mod workload;
@@ -300,9 +303,10 @@ struct Client {
 
 impl Client {
     fn connect(addr: SocketAddr, workload: &Workload, answer_size: usize) -> io::Result<Client> {
-        let stream = TcpStream::connect(addr)?;
+        let mut stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
+        workload.open(&mut stream)?;
         Ok(Client { stream, request: workload.request(1), answer: vec![0; answer_size] })
     }
 

@@ -71,17 +71,19 @@ impl Client {
         answer_size: usize,
     ) -> io::Result<Client> {
         let epoll = Epoll::new()?;
+        let request = Request::new(workload)?;
         let mut conns = Vec::with_capacity(workload.connections);
         for index in 0..workload.connections {
-            let stream = TcpStream::connect(addr)?;
+            let mut stream = TcpStream::connect(addr)?;
             stream.set_nodelay(true)?;
+            workload.open(&mut stream)?;
             stream.set_nonblocking(true)?;
             sys::set_send_buffer(&stream, SEND_BUFFER)?;
             epoll.add(&stream, IN | OUT | EDGE, index as u64)?;
             let mut conn = Conn {
                 stream,
                 low_water: 0,
-                offset: index * workload.message,
+                offset: index * request.bytes.len(),
                 sent: 0,
                 received: 0,
             };
@@ -92,7 +94,7 @@ impl Client {
             epoll,
             events: vec![EMPTY_EVENT; EVENTS],
             conns,
-            request: Request::new(workload)?,
+            request,
             answer_size,
             scratch: vec![0; answer_size + 1],
             outstanding: 0,

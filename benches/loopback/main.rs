@@ -13,6 +13,7 @@ mod site;
 mod sys;
 mod syscalls;
 mod verify;
+mod websocket;
 mod workload;
 
 use core_affinity::CoreId;

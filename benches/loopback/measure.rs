@@ -43,7 +43,7 @@ pub struct Outcome {
 impl Plan {
     /// How long the whole will take, without the time to start and to verify.
     pub fn duration(&self, servers: &[&Server], workloads: &[&Workload]) -> Duration {
-        let speakers = |w: &&Workload| servers.iter().filter(|s| s.speaks(w.protocol)).count();
+        let speakers = |w: &&Workload| servers.iter().filter(|s| s.asked(w).is_some()).count();
         let pairs: usize = workloads.iter().map(speakers).sum();
         (self.warm_up + self.interval) * (self.rounds * self.slices * pairs) as u32
     }
@@ -57,9 +57,9 @@ pub fn run(
     let mut progress = Progress { done: 0, of: plan.rounds * workloads.len() };
     let mut outcomes = Vec::new();
     for &workload in workloads {
-        let speak = |server: &&&'static Server| server.speaks(workload.protocol);
-        let servers: Vec<&'static Server> = servers.iter().filter(speak).copied().collect();
-        for &server in &servers {
+        let asked = |&server: &&'static Server| Some((server, server.asked(workload)?));
+        let servers: Vec<Asked> = servers.iter().filter_map(asked).collect();
+        for (server, workload) in &servers {
             progress.show(&format!("{}: {} is checked", workload.name, server.name));
             let host = Host::start(server, workload, plan.server_core)?;
             let verified = verify::thorough(host.addr, workload);
@@ -71,11 +71,11 @@ pub fn run(
         }
         let mut series: Vec<Series> = servers
             .iter()
-            .map(|&server| Series { server, samples: Vec::with_capacity(plan.rounds) })
+            .map(|&(server, _)| Series { server, samples: Vec::with_capacity(plan.rounds) })
             .collect();
         for round in 0..plan.rounds {
             progress.show(&format!("{}: round {} of {}", workload.name, round + 1, plan.rounds));
-            for (series, sample) in series.iter_mut().zip(self::round(plan, &servers, workload)?) {
+            for (series, sample) in series.iter_mut().zip(self::round(plan, &servers)?) {
                 series.samples.push(sample);
             }
             progress.done += 1;
@@ -86,9 +86,11 @@ pub fn run(
     Ok(outcomes)
 }
 
+/// A server, and the workload as it is put to it.
+type Asked = (&'static Server, Workload);
+
 /// A server with its client, on fresh threads, buffers and connections in each round.
 struct Pair {
-    server: &'static Server,
     host: Host,
     client: Client,
     ops: u64,
@@ -97,21 +99,21 @@ struct Pair {
     client_idle: Duration,
 }
 
-fn round(plan: &Plan, servers: &[&'static Server], workload: &Workload) -> io::Result<Vec<Sample>> {
-    let start =
-        |&server| Pair::start(plan, server, workload).map_err(|e| blame(server, workload, e));
+fn round(plan: &Plan, servers: &[Asked]) -> io::Result<Vec<Sample>> {
+    let start = |(server, workload): &Asked| {
+        Pair::start(plan, server, workload).map_err(|e| blame(server, workload, e))
+    };
     let mut pairs = servers.iter().map(start).collect::<io::Result<Vec<_>>>()?;
     for slice in 0..plan.slices {
         for index in order(slice, servers.len()) {
-            let pair = &mut pairs[index];
-            pair.slice(plan).map_err(|e| blame(pair.server, workload, e))?;
+            let (server, workload) = &servers[index];
+            pairs[index].slice(plan).map_err(|e| blame(server, workload, e))?;
         }
     }
-    let finish = |pair: Pair| {
-        let server = pair.server;
+    let finish = |(pair, (server, workload)): (Pair, &Asked)| {
         pair.finish().map_err(|e| blame(server, workload, e))
     };
-    pairs.into_iter().map(finish).collect()
+    pairs.into_iter().zip(servers).map(finish).collect()
 }
 
 /// Every slice begins with another server, and every second one runs backwards, so that no server has always the same
@@ -134,7 +136,7 @@ impl Pair {
         let answer_size = verify::probe(host.addr, workload)?;
         let client = Client::connect(host.addr, workload, answer_size)?;
         let (wall, client_idle) = (Duration::ZERO, Duration::ZERO);
-        Ok(Pair { server, host, client, ops: 0, wall, usage: Usage::default(), client_idle })
+        Ok(Pair { host, client, ops: 0, wall, usage: Usage::default(), client_idle })
     }
 
     fn slice(&mut self, plan: &Plan) -> io::Result<()> {
@@ -150,7 +152,7 @@ impl Pair {
     }
 
     fn finish(self) -> io::Result<Sample> {
-        let Pair { host, client, ops, wall, usage, client_idle, .. } = self;
+        let Pair { host, client, ops, wall, usage, client_idle } = self;
         let quantile = |q| Duration::from_nanos(client.latency().value_at_quantile(q));
         let (latency_p50, latency_p99) = (quantile(0.5), quantile(0.99));
         drop(client);

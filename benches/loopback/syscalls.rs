@@ -10,7 +10,7 @@ use crate::verify;
 use crate::workload::Workload;
 use core_affinity::CoreId;
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::process::{Command, Stdio};
 use std::{env, fs, process};
 
@@ -32,7 +32,8 @@ pub fn installed() -> bool {
 
 /// The child's side: serves until its standard input ends.
 pub fn serve(server: &'static Server, workload: &'static Workload) -> io::Result<()> {
-    let host = Host::start(server, workload, None)?;
+    let asked = server.asked(workload).ok_or(ErrorKind::Unsupported)?;
+    let host = Host::start(server, &asked, None)?;
     println!("{}", host.addr);
     io::stdin().read_to_end(&mut Vec::new())?;
     host.stop()
@@ -45,8 +46,9 @@ pub fn run(
 ) -> io::Result<()> {
     for workload in workloads {
         println!("\n{} ({}): system calls per message", workload.title, workload.name);
-        for server in servers.iter().filter(|s| !s.again && s.speaks(workload.protocol)) {
-            let per_message = steady(server, workload, cores)?;
+        for server in servers.iter().filter(|s| !s.again) {
+            let Some(asked) = server.asked(workload) else { continue };
+            let per_message = steady(server, &asked, cores)?;
             let total: f64 = per_message.values().sum();
             let mut kinds: Vec<_> =
                 per_message.into_iter().filter(|(_, count)| *count >= 0.0005).collect();

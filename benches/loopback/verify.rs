@@ -1,5 +1,6 @@
 //! Whether a server answers rightly, byte for byte, before its speed means anything.
 
+use crate::websocket::{self, BINARY, CLOSE, PING, PONG};
 use crate::workload::{Protocol, REQUEST, Workload, pattern};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,18 +10,16 @@ use std::time::{Duration, SystemTime};
 const TIMEOUT: Duration = Duration::from_secs(10);
 const FLOOD_SIZE: usize = 8 * 1024 * 1024;
 const HEADERS_MAX: usize = 16;
+/// The payload of a close frame: code 1000.
+const NORMAL: [u8; 2] = [3, 232];
 
 /// Asks twice on one connection, and returns the size of the answer to one request of the workload.
 pub fn probe(addr: SocketAddr, workload: &Workload) -> io::Result<usize> {
-    let mut stream = connect(addr)?;
+    let mut stream = connect(addr, workload)?;
     let mut size = 0;
     for salt in [1, 2] {
-        let request = workload.request(salt);
-        stream.write_all(&request)?;
-        size = match workload.protocol {
-            Protocol::Echo => expect_echo(&mut stream, &request)?,
-            Protocol::Http => expect_responses(&mut stream, workload.depth)?,
-        };
+        stream.write_all(&workload.request(salt))?;
+        size = expect_answer(&mut stream, workload, salt)?;
     }
     Ok(size)
 }
@@ -29,6 +28,9 @@ pub fn probe(addr: SocketAddr, workload: &Workload) -> io::Result<usize> {
 /// FIN while output is on its way.
 pub fn thorough(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
     cut(addr, workload).map_err(|e| named("requests in pieces", e))?;
+    if workload.protocol == Protocol::WebSocket {
+        frames(addr, workload).map_err(|e| named("fragments and control frames", e))?;
+    }
     flood(addr, workload).map_err(|e| named("a slow reader", e))
 }
 
@@ -36,16 +38,17 @@ fn named(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(addr)?;
+fn connect(addr: SocketAddr, workload: &Workload) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(addr)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
+    workload.open(&mut stream)?;
     Ok(stream)
 }
 
 fn cut(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
-    let mut stream = connect(addr)?;
+    let mut stream = connect(addr, workload)?;
     let request = workload.request(3);
     let last = request.len();
     for at in [1, last / 2, last - 3, last - 2, last - 1] {
@@ -53,31 +56,27 @@ fn cut(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
             stream.write_all(piece)?;
             thread::sleep(Duration::from_millis(1));
         }
-        match workload.protocol {
-            Protocol::Echo => expect_echo(&mut stream, &request)?,
-            Protocol::Http => expect_responses(&mut stream, workload.depth)?,
-        };
+        expect_answer(&mut stream, workload, 3)?;
     }
     Ok(())
 }
 
 fn flood(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
-    let mut stream = connect(addr)?;
+    let mut stream = connect(addr, workload)?;
     let writer = stream.try_clone()?;
-    let count = FLOOD_SIZE / REQUEST.len();
-    let request = match workload.protocol {
-        Protocol::Echo => pattern(FLOOD_SIZE, 4),
-        Protocol::Http => REQUEST.repeat(count),
-    };
+    let flood = Flood::new(workload);
     thread::scope(|scope| {
         let writing = scope.spawn(|| {
-            (&writer).write_all(&request)?;
+            (&writer).write_all(&flood.input)?;
+            if flood.closes {
+                return Ok(());
+            }
             writer.shutdown(Shutdown::Write)
         });
         thread::sleep(Duration::from_millis(100));
-        match workload.protocol {
-            Protocol::Echo => expect_echo(&mut stream, &request)?,
-            Protocol::Http => expect_responses(&mut stream, count)?,
+        match &flood.output {
+            Some(output) => expect_bytes(&mut stream, output)?,
+            None => expect_responses(&mut stream, FLOOD_SIZE / REQUEST.len())?,
         };
         writing.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))?;
         match stream.read(&mut [0])? {
@@ -87,12 +86,74 @@ fn flood(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
     })
 }
 
-fn expect_echo(stream: &mut TcpStream, request: &[u8]) -> io::Result<usize> {
-    let mut answer = vec![0; request.len()];
+/// Much more than buffers hold, in both directions.
+struct Flood {
+    input: Vec<u8>,
+    /// `None`: responses.
+    output: Option<Vec<u8>>,
+    /// The end is in the input, a close frame. Else it is a FIN.
+    closes: bool,
+}
+
+impl Flood {
+    fn new(workload: &Workload) -> Flood {
+        match workload.protocol {
+            Protocol::Echo | Protocol::FrameEcho => {
+                let input = pattern(FLOOD_SIZE, 4);
+                Flood { output: Some(input.clone()), input, closes: false }
+            }
+            Protocol::Http => {
+                let input = REQUEST.repeat(FLOOD_SIZE / REQUEST.len());
+                Flood { input, output: None, closes: false }
+            }
+            Protocol::WebSocket => {
+                let count = FLOOD_SIZE / workload.message;
+                let mut input = workload.request(4).repeat(count);
+                input.extend(websocket::masked(CLOSE, &NORMAL));
+                let mut output =
+                    websocket::unmasked(BINARY, &pattern(workload.message, 4)).repeat(count);
+                output.extend(websocket::unmasked(CLOSE, &NORMAL));
+                Flood { input, output: Some(output), closes: true }
+            }
+        }
+    }
+}
+
+/// A message in three fragments with a ping between them, and an empty one.
+fn frames(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
+    let mut stream = connect(addr, workload)?;
+    let message = pattern(workload.message, 5);
+    let (first, rest) = message.split_at(workload.message / 3);
+    let (second, third) = rest.split_at(workload.message / 3);
+    let sent = [
+        websocket::fragment(BINARY, first),
+        websocket::masked(PING, b"between"),
+        websocket::fragment(0, second),
+        websocket::masked(0, third),
+        websocket::masked(BINARY, b""),
+    ];
+    stream.write_all(&sent.concat())?;
+    expect_bytes(&mut stream, &websocket::unmasked(PONG, b"between"))?;
+    expect_bytes(&mut stream, &websocket::unmasked(BINARY, &message))?;
+    expect_bytes(&mut stream, &websocket::unmasked(BINARY, b"")).map(drop)
+}
+
+/// Returns the size of the answer.
+fn expect_answer(stream: &mut TcpStream, workload: &Workload, salt: usize) -> io::Result<usize> {
+    match workload.answer(salt) {
+        Some(answer) => expect_bytes(stream, &answer),
+        None => expect_responses(stream, workload.depth),
+    }
+}
+
+fn expect_bytes(stream: &mut TcpStream, wanted: &[u8]) -> io::Result<usize> {
+    let mut answer = vec![0; wanted.len()];
     stream.read_exact(&mut answer)?;
-    match answer.iter().zip(request).position(|(got, wanted)| got != wanted) {
+    match answer.iter().zip(wanted).position(|(got, wanted)| got != wanted) {
         None => Ok(answer.len()),
-        Some(at) => Err(invalid(&format!("byte {at} of {} is not what was sent", request.len()))),
+        Some(at) => {
+            Err(invalid(&format!("byte {at} of {} is not what it should be", wanted.len())))
+        }
     }
 }
 

@@ -1,17 +1,26 @@
 //! What is asked of a server: the protocol, the size of a message, how many connections.
 
+use crate::websocket::{self, BINARY};
+use std::io;
+use std::net::TcpStream;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     Echo,
     Http,
+    WebSocket,
+    /// What the bare loop is asked in place of [`Protocol::WebSocket`]: the client's frames, byte for byte, without a
+    /// handshake, and back come the same bytes, still masked. So an answer is 4 bytes longer than a WebSocket's.
+    FrameEcho,
 }
 
+#[derive(Clone, Copy)]
 pub struct Workload {
     pub name: &'static str,
     pub title: &'static str,
     pub protocol: Protocol,
     pub connections: usize,
-    /// Bytes of an echo message; unused by HTTP.
+    /// Bytes of a message of echo or WebSocket, without its frame; unused by HTTP.
     pub message: usize,
     /// Requests in one HTTP message; 1 for echo.
     pub depth: usize,
@@ -50,6 +59,30 @@ pub const ALL: &[Workload] = &[
         message: 0,
         depth: 1,
     },
+    Workload {
+        name: "ws-128",
+        title: "WebSocket echo of 128 B, 64 connections",
+        protocol: Protocol::WebSocket,
+        connections: 64,
+        message: 128,
+        depth: 1,
+    },
+    Workload {
+        name: "ws-1k",
+        title: "WebSocket echo of 1 KiB, 64 connections",
+        protocol: Protocol::WebSocket,
+        connections: 64,
+        message: 1024,
+        depth: 1,
+    },
+    Workload {
+        name: "ws-64k",
+        title: "WebSocket echo of 64 KiB, 64 connections",
+        protocol: Protocol::WebSocket,
+        connections: 64,
+        message: 64 * 1024,
+        depth: 1,
+    },
 ];
 
 /// The request of TechEmpower's plaintext test, as its load generator sends it.
@@ -68,6 +101,26 @@ impl Workload {
         match self.protocol {
             Protocol::Echo => pattern(self.message, salt),
             Protocol::Http => REQUEST.repeat(self.depth),
+            Protocol::WebSocket | Protocol::FrameEcho => {
+                websocket::masked(BINARY, &pattern(self.message, salt))
+            }
+        }
+    }
+
+    /// The answer to [`Workload::request`], to the byte; `None` for HTTP, whose answers have a date in them.
+    pub fn answer(&self, salt: usize) -> Option<Vec<u8>> {
+        match self.protocol {
+            Protocol::Echo | Protocol::FrameEcho => Some(self.request(salt)),
+            Protocol::Http => None,
+            Protocol::WebSocket => Some(websocket::unmasked(BINARY, &pattern(self.message, salt))),
+        }
+    }
+
+    /// What comes before the first request on a fresh connection.
+    pub fn open(&self, stream: &mut TcpStream) -> io::Result<()> {
+        match self.protocol {
+            Protocol::WebSocket => websocket::open(stream),
+            _ => Ok(()),
         }
     }
 }

@@ -22,8 +22,8 @@ const STOP: u64 = u64::MAX - 1;
 pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
     site.enter()?;
     match site.protocol {
-        Protocol::Echo => serve(listener, site, Echo),
         Protocol::Http => serve(listener, site, Plaintext::new(BySearch(Finder::new(b"\r\n\r\n")))),
+        _ => serve(listener, site, Echo),
     }
 }
 

@@ -2,20 +2,22 @@
 //! `pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()>`, a `mod` line and an entry in [`ALL`].
 //!
 //! `run` calls `site.enter()` on each thread that serves, speaks `site.protocol`, one of [`Server::speaks`] (HTTP: the
-//! response of [`http::Response`] for `/plaintext`), sets TCP_NODELAY, takes partial reads and writes, flushes and
+//! response of [`http::Response`] for `/plaintext`; WebSocket: an echo, without compression), sets TCP_NODELAY, takes partial reads and writes, flushes and
 //! closes after the peer's FIN, survives resets, and returns when `site` becomes readable. Once a thread has entered,
 //! clients may connect.
 
 mod bare;
+mod fastwebsockets;
 mod http;
 mod hyper;
 mod may_minihttp;
 mod mio;
 mod reev;
 mod tokio;
+mod tungstenite;
 
 use crate::site::Site;
-use crate::workload::Protocol;
+use crate::workload::{Protocol, Workload};
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -32,15 +34,18 @@ pub struct Server {
     pub flaw: Option<&'static str>,
 }
 
+const BARE: &[Protocol] = &[Protocol::Echo, Protocol::Http, Protocol::FrameEcho];
+const REEV: &[Protocol] = &[Protocol::Echo, Protocol::Http, Protocol::WebSocket];
 const BOTH: &[Protocol] = &[Protocol::Echo, Protocol::Http];
 const HTTP: &[Protocol] = &[Protocol::Http];
+const WEBSOCKET: &[Protocol] = &[Protocol::WebSocket];
 
 /// The first is the one the others are compared with.
 pub const ALL: &[Server] = &[
-    Server::new("bare", "level-triggered epoll loop of the bench: the limit", BOTH, bare::run),
+    Server::new("bare", "level-triggered epoll loop of the bench: the limit", BARE, bare::run),
     Server {
         again: true,
-        ..Server::new("bare2", "the same loop again: the run's noise", BOTH, bare::run)
+        ..Server::new("bare2", "the same loop again: the run's noise", BARE, bare::run)
     },
     Server::new(
         "bare-bytes",
@@ -48,7 +53,7 @@ pub const ALL: &[Server] = &[
         HTTP,
         bare::run_bytes,
     ),
-    Server::new("reev", "reev, one reactor", BOTH, reev::run),
+    Server::new("reev", "reev, one reactor", REEV, reev::run),
     Server::new("mio", "mio 1, edge-triggered; HTTP parsed with httparse", BOTH, mio::run),
     Server::new(
         "tokio",
@@ -60,6 +65,21 @@ pub const ALL: &[Server] = &[
     Server {
         flaw: Some("what was asked before a FIN may stay unanswered"),
         ..Server::new("may_minihttp", "may_minihttp 0.1, one worker", HTTP, may_minihttp::run)
+    },
+    Server::new(
+        "fastwebsockets",
+        "fastwebsockets 0.10 behind hyper 1 on tokio 1, current_thread",
+        WEBSOCKET,
+        fastwebsockets::run,
+    ),
+    Server {
+        flaw: Some("what was sent before a close frame may stay unanswered"),
+        ..Server::new(
+            "tungstenite",
+            "tokio-tungstenite 0.30 on tokio 1, current_thread",
+            WEBSOCKET,
+            tungstenite::run,
+        )
     },
 ];
 
@@ -79,5 +99,15 @@ impl Server {
 
     pub fn speaks(&self, protocol: Protocol) -> bool {
         self.speaks.contains(&protocol)
+    }
+
+    /// How this server is asked: the workload itself or, of the bare loop, its bytes without their meaning.
+    pub fn asked(&self, workload: &Workload) -> Option<Workload> {
+        let plain = match workload.protocol {
+            Protocol::WebSocket => Protocol::FrameEcho,
+            protocol => protocol,
+        };
+        let spoken = [workload.protocol, plain].into_iter().find(|&p| self.speaks(p))?;
+        Some(Workload { protocol: spoken, ..*workload })
     }
 }

@@ -1,8 +1,9 @@
-//! reev: one reactor, a zero-sized handler for echo, its HTTP/1.1 layer for the rest.
+//! reev: one reactor, a zero-sized handler for echo, its HTTP/1.1 and WebSocket layers for the rest.
 
 use crate::site::Site;
 use crate::workload::Protocol;
 use reev::http1::{Fields, Http1, Options, Request, Response, Service, Status};
+use reev::websocket::{Handler, WebSocket, WebSockets};
 use reev::{Config, Ctx, EvHandler, ListenOptions, Server};
 use std::io;
 use std::net::TcpListener;
@@ -33,6 +34,19 @@ impl Service for Plaintext {
     }
 }
 
+/// What examples/ws_echo.rs does.
+struct Messages;
+
+impl Handler for Messages {
+    fn on_text(&mut self, ws: &mut WebSocket<'_>, text: &str) {
+        let _ = ws.text(text); // nothing is sent after the close frame
+    }
+
+    fn on_binary(&mut self, ws: &mut WebSocket<'_>, data: &[u8]) {
+        let _ = ws.binary(data);
+    }
+}
+
 pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
     let config = Config { reactors: 1, pin: false, ..Config::default() };
     let mut server = Server::new(config)?;
@@ -48,11 +62,17 @@ pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
         server.run(move |reactor| {
             served.enter()?;
             match served.protocol {
-                Protocol::Echo => reactor.accept(listener, |_| Echo),
                 Protocol::Http => {
                     let http = Http1::new(Options::default());
                     reactor.accept(listener, move |_| http.connection(Plaintext))
                 }
+                Protocol::WebSocket => {
+                    let http = Http1::new(Options::default());
+                    let sockets = WebSockets::new(reev::websocket::Options::default());
+                    reactor
+                        .accept(listener, move |_| http.connection(sockets.path("/", || Messages)))
+                }
+                _ => reactor.accept(listener, |_| Echo),
             }
         })
     })

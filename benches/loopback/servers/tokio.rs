@@ -57,15 +57,13 @@ async fn accept(
             Err(e) => return Err(e),
         };
         stream.set_nodelay(true)?;
-        match site.protocol {
-            Protocol::Echo => {
+        let _task = match site.protocol {
+            Protocol::Http => tokio::spawn(http(stream)),
+            _ => {
                 let size = site.message.clamp(BUFFER_SIZE_MIN, READ_SIZE);
-                tokio::spawn(echo(stream, size));
+                tokio::spawn(echo(stream, size))
             }
-            Protocol::Http => {
-                tokio::spawn(http(stream));
-            }
-        }
+        };
     }
 }
 
