@@ -9,6 +9,18 @@ use std::path::Path;
 /// An IPv4 peer of a dual-stack listener is shown as IPv4 (`192.0.2.1:80`, not
 /// `[::ffff:192.0.2.1]:80`); the scope id of a link-local IPv6 address is kept
 /// (`[fe80::1%2]:80`). Unix peers are mostly unnamed and print as `unix:(unnamed)`.
+///
+/// ```
+/// use reev::Addr;
+/// use std::net::SocketAddr;
+///
+/// let mapped: SocketAddr = "[::ffff:192.0.2.1]:80".parse()?;
+/// let addr = Addr::from(mapped);
+/// assert_eq!(addr.to_string(), "192.0.2.1:80");
+/// assert_eq!(addr.port(), Some(80));
+/// assert_eq!(Addr::unix(None).to_string(), "unix:(unnamed)");
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Addr(Repr);
 

@@ -3,6 +3,22 @@
 use std::{fmt, io};
 
 /// Why a connection ended, as its handler is told once, in `on_close`.
+///
+/// ```
+/// use reev::{Close, Ctx, EvHandler};
+///
+/// struct Session;
+///
+/// impl EvHandler for Session {
+///     fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
+///         match why {
+///             why if why.is_clean() => {}
+///             Close::SlowConsumer | Close::IdleTimeout => log::info!("{}: {why}", cx.peer()),
+///             why => log::warn!("{} ({}): {why}", cx.peer(), why.kind()),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Close {

@@ -19,6 +19,35 @@ const STOP_PASSES: usize = 4;
 pub(crate) type DetachFn = Box<dyn FnOnce(Detached)>;
 
 /// A connection that has left its reactor; see [`Ctx::detach`](crate::Ctx::detach).
+///
+/// ```
+/// use std::io::{self, Read, Write};
+/// use reev::{Ctx, Detached, EvHandler};
+///
+/// /// Hands the connection to a thread that may block, when the first line has come.
+/// struct UntilFirstLine;
+///
+/// impl EvHandler for UntilFirstLine {
+///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+///         if data.contains(&b'\n') {
+///             cx.detach(|gone: Detached| {
+///                 std::thread::spawn(move || blocking(gone));
+///             });
+///         }
+///         Ok(0) // so that all of it is in `unread`
+///     }
+/// }
+///
+/// fn blocking(gone: Detached) -> io::Result<()> {
+///     let mut stream = std::net::TcpStream::from(gone.socket);
+///     stream.set_nonblocking(false)?;
+///     stream.write_all(&gone.unsent)?;
+///     let mut input = gone.unread.chain(&stream);
+///     let mut all = Vec::new();
+///     input.read_to_end(&mut all)?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Detached {
     /// The socket: non-blocking, its options as they were.

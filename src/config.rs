@@ -222,6 +222,21 @@ impl Config {
 }
 
 /// The options of one listener and of the connections it accepts.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use reev::{Config, ListenOptions, Placement, Server};
+///
+/// let mut server = Server::new(Config::default())?;
+/// let options = ListenOptions {
+///     keepalive: Some(Duration::from_secs(60)),
+///     max_connections: Some(10_000),
+///     placement: Placement::LeastConnections,
+///     ..ListenOptions::default()
+/// };
+/// let listener = server.listen_with("tcp://:7000", &options)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
     /// Connections the system holds for us until they are accepted; it may cap the number

@@ -22,6 +22,18 @@ use crate::timer::Purpose;
 
 /// Where to connect to: an address string (see [`Endpoint`]), an [`Endpoint`], one
 /// [`SocketAddr`] or several, which are tried as those of a name are.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use reev::{Endpoint, Target};
+///
+/// let by_name = Target::from("tcp://db.example.org:5432");
+/// let by_path = Target::from(Endpoint::parse("unix:///run/db.sock")?);
+/// let addrs: Vec<SocketAddr> = vec![([192, 0, 2, 1], 5432).into(), ([192, 0, 2, 2], 5432).into()];
+/// let either = Target::from(addrs);
+/// # let _ = (by_name, by_path, either);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Target(io::Result<Place>);
 
@@ -96,6 +108,44 @@ impl Retry {
 }
 
 /// The options of one connection made by [`Ctx::connect`](crate::Ctx::connect).
+///
+/// ```
+/// use std::io;
+/// use std::time::Duration;
+/// use reev::{ConnectOptions, Ctx, EvHandler, Retry};
+///
+/// /// Asks another server, and tells the client if it cannot be reached.
+/// struct Front;
+/// struct Back;
+///
+/// impl EvHandler for Front {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+///         let options = ConnectOptions {
+///             timeout: Duration::from_secs(2),
+///             retry: Some(Retry { tries: 2, ..Retry::default() }),
+///             ..ConnectOptions::default()
+///         };
+///         let back = cx.connect("127.0.0.1:7001", &options, Back);
+///         if let Some(mut back) = cx.conn(back) {
+///             back.write(b"hello\n"); // waits until it is connected
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl EvHandler for Back {
+///     fn on_connect_fail(&mut self, _cx: &mut Ctx<'_>, error: io::Error) {
+///         log::warn!("no answer from behind: {error}");
+///     }
+/// }
+/// # let mut sim = reev::sim::Simulation::new(1);
+/// # let listener = sim.listen(|_peer| Front);
+/// # sim.connect(listener);
+/// # sim.settle();
+/// # let back = sim.outgoing().expect("an attempt").accept();
+/// # sim.settle();
+/// # assert_eq!(back.receive(), b"hello\n");
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
     /// For all of a try: resolving and every address. Default 10 s.

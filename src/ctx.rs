@@ -22,6 +22,22 @@ use crate::sys::Backend;
 use crate::timer::TimerId;
 
 /// Which traffic renews an idle timeout.
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// use std::time::Duration;
+/// use reev::Traffic;
+///
+/// struct Session;
+///
+/// impl EvHandler for Session {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+///         // However much it is sent, a client has to say something within five minutes.
+///         cx.idle_timeout_by(Duration::from_secs(300), Traffic::Reads);
+///         Ok(())
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Traffic {
@@ -37,6 +53,41 @@ pub enum Traffic {
 ///
 /// Nothing here fails or blocks: what is asked for is recorded, and settled when the callback
 /// has returned. Sixteen small writes leave as one `send`.
+///
+/// ```
+/// use std::io::{self, Write};
+/// use std::time::Duration;
+/// use reev::{Ctx, EvHandler};
+///
+/// /// A protocol of lines; who says nothing for a minute is sent away.
+/// struct Lines;
+///
+/// impl EvHandler for Lines {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+///         cx.idle_timeout(Duration::from_secs(60));
+///         let peer = cx.peer();
+///         writeln!(cx.out(), "hello {peer}")
+///     }
+///
+///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+///         let Some(end) = data.iter().position(|&byte| byte == b'\n') else {
+///             return Ok(0); // offered again, with what follows
+///         };
+///         match &data[..end] {
+///             b"bye" => cx.close(),
+///             line => cx.write(line),
+///         }
+///         Ok(end + 1)
+///     }
+/// }
+/// # let mut sim = reev::sim::Simulation::new(1);
+/// # let listener = sim.listen(|_peer| Lines);
+/// # let peer = sim.connect(listener);
+/// # sim.settle();
+/// # assert!(peer.receive().starts_with(b"hello "));
+/// # sim.advance(Duration::from_secs(61));
+/// # assert!(peer.saw_fin());
+/// ```
 pub struct Ctx<'a> {
     pub(crate) core: &'a mut Core,
     pub(crate) net: &'a mut Backend,
@@ -93,6 +144,39 @@ impl Ctx<'_> {
 
     /// Like [`Ctx::write`], but a large buffer is queued by reference where the system does not
     /// take it: a message for thousands of connections exists once.
+    ///
+    /// ```
+    /// # use reev::{ConnId, Ctx, EvHandler};
+    /// #[derive(Default)]
+    /// struct Members(Vec<ConnId>);
+    ///
+    /// struct Member;
+    ///
+    /// impl EvHandler for Member {
+    ///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+    ///         let id = cx.id();
+    ///         cx.local::<Members>().0.push(id);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+    ///         let message = reev::Bytes::copy_from_slice(data); // once, for all
+    ///         for id in cx.local::<Members>().0.clone() {
+    ///             if let Some(mut other) = cx.conn(id) {
+    ///                 other.write_owned(message.clone());
+    ///             }
+    ///         }
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    /// # let mut sim = reev::sim::Simulation::new(1);
+    /// # let listener = sim.listen(|_peer| Member);
+    /// # let (a, b) = (sim.connect(listener), sim.connect(listener));
+    /// # sim.settle();
+    /// # a.send(b"to all");
+    /// # sim.settle();
+    /// # assert_eq!(b.receive(), b"to all");
+    /// ```
     pub fn write_owned(&mut self, data: impl Into<Bytes>) {
         self.core.write_owned(self.net, self.id, data.into());
     }
@@ -104,6 +188,23 @@ impl Ctx<'_> {
     /// file that turns out shorter than `part` resets the connection, whose `on_close` gets an
     /// `UnexpectedEof`: what was promised cannot be sent. A file that is not in the system's
     /// cache is read from its disk meanwhile, and the reactor waits for that.
+    ///
+    /// ```no_run
+    /// # use reev::{Ctx, EvHandler};
+    /// use std::fs::File;
+    ///
+    /// struct Download;
+    ///
+    /// impl EvHandler for Download {
+    ///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+    ///         let file = File::open("/srv/image.iso")?;
+    ///         let len = file.metadata()?.len();
+    ///         cx.send_file(file, 0..len);
+    ///         cx.close(); // when it is sent
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     pub fn send_file(&mut self, file: File, part: Range<u64>) {
         self.core.send_file(self.net, self.id, file, part);
     }
@@ -140,6 +241,38 @@ impl Ctx<'_> {
 
     /// Reads no more until [`Ctx::resume_reads`]; the peer is stopped by its send window. Its
     /// FIN is still noticed when nothing unread is before it, a reset in any case.
+    ///
+    /// ```
+    /// # use reev::{Ctx, EvHandler, TimerId};
+    /// use std::time::Duration;
+    ///
+    /// /// Takes one message a second, and lets the others wait at the sender.
+    /// struct Slowly;
+    ///
+    /// impl EvHandler for Slowly {
+    ///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+    ///         cx.write(b"ok\n");
+    ///         cx.pause_reads();
+    ///         cx.set_timer(Duration::from_secs(1));
+    ///         Ok(data.len())
+    ///     }
+    ///
+    ///     fn on_timeout(&mut self, cx: &mut Ctx<'_>, _timer: TimerId) -> std::io::Result<()> {
+    ///         cx.resume_reads();
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # let mut sim = reev::sim::Simulation::new(1);
+    /// # let listener = sim.listen(|_peer| Slowly);
+    /// # let peer = sim.connect(listener);
+    /// # peer.send(b"one");
+    /// # sim.settle();
+    /// # peer.send(b"two");
+    /// # sim.settle();
+    /// # assert_eq!(peer.receive(), b"ok\n");
+    /// # sim.advance(Duration::from_secs(1));
+    /// # assert_eq!(peer.receive(), b"ok\n");
+    /// ```
     pub fn pause_reads(&mut self) {
         self.core.pause_reads(self.id);
     }
@@ -179,6 +312,38 @@ impl Ctx<'_> {
 
     /// Calls `on_timeout` every `period` (at least 1 µs), without drift; periods missed in a
     /// stall are skipped, not made up for.
+    ///
+    /// ```
+    /// # use reev::{Ctx, EvHandler, TimerId};
+    /// use std::time::Duration;
+    ///
+    /// /// Says "tick" three times, and goodbye.
+    /// #[derive(Default)]
+    /// struct Ticker(u32);
+    ///
+    /// impl EvHandler for Ticker {
+    ///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+    ///         cx.set_periodic(Duration::from_secs(10));
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> std::io::Result<()> {
+    ///         cx.write(b"tick\n");
+    ///         self.0 += 1;
+    ///         if self.0 == 3 {
+    ///             cx.cancel_timer(timer);
+    ///             cx.close();
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # let mut sim = reev::sim::Simulation::new(1);
+    /// # let listener = sim.listen(|_peer| Ticker::default());
+    /// # let peer = sim.connect(listener);
+    /// # sim.advance(Duration::from_secs(60));
+    /// # assert_eq!(peer.receive(), b"tick\ntick\ntick\n");
+    /// # assert!(peer.saw_fin());
+    /// ```
     pub fn set_periodic(&mut self, period: Duration) -> TimerId {
         let period = period.max(Duration::from_micros(1));
         self.core.set_timer(self.id, period, period)
@@ -216,6 +381,38 @@ impl Ctx<'_> {
     /// upgrade. The old one gets `on_close` with [`Close::Replaced`](crate::Close::Replaced),
     /// the new one `on_open` and then the bytes left untaken, or `on_eof` if the peer's FIN was
     /// read already.
+    ///
+    /// ```
+    /// # use reev::{Ctx, EvHandler};
+    /// # struct Echo;
+    /// # impl EvHandler for Echo {
+    /// #     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+    /// #         cx.write(data);
+    /// #         Ok(data.len())
+    /// #     }
+    /// # }
+    /// /// Wants the word first.
+    /// struct Door;
+    ///
+    /// impl EvHandler for Door {
+    ///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+    ///         let Some(end) = data.iter().position(|&byte| byte == b'\n') else {
+    ///             return Ok(0);
+    ///         };
+    ///         match &data[..end] {
+    ///             b"sesame" => cx.replace(Echo),
+    ///             _ => cx.abort(),
+    ///         }
+    ///         Ok(end + 1) // what stands behind the line is Echo's
+    ///     }
+    /// }
+    /// # let mut sim = reev::sim::Simulation::new(1);
+    /// # let listener = sim.listen(|_peer| Door);
+    /// # let peer = sim.connect(listener);
+    /// # peer.send(b"sesame\nhello");
+    /// # sim.settle();
+    /// # assert_eq!(peer.receive(), b"hello");
+    /// ```
     pub fn replace(&mut self, handler: impl EvHandler) {
         self.core.replace(self.id, Box::new(handler));
     }
@@ -266,6 +463,35 @@ impl Ctx<'_> {
     ///
     /// # Errors
     /// What the poller says: `PermissionDenied` for a regular file.
+    ///
+    /// ```no_run
+    /// # use reev::{Ctx, EvHandler, Readiness};
+    /// use std::fs::File;
+    /// use std::io::{self, Read};
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// /// Reads from a pipe that `on_ready` has a copy of.
+    /// struct Pipe(File);
+    ///
+    /// impl EvHandler for Pipe {
+    ///     fn on_ready(&mut self, cx: &mut Ctx<'_>, _ready: Readiness) -> io::Result<()> {
+    ///         let mut some = [0; 4096];
+    ///         match self.0.read(&mut some) {
+    ///             Ok(0) => cx.close(),
+    ///             Ok(n) => log::info!("{} bytes", n),
+    ///             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+    ///             Err(error) => return Err(error),
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// fn watch(cx: &mut Ctx<'_>, pipe: OwnedFd) -> io::Result<()> {
+    ///     let copy = File::from(pipe.try_clone()?);
+    ///     cx.add_source(pipe, Readiness::READ, Pipe(copy))?;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn add_source(
         &mut self,
         fd: impl Into<OwnedFd>,
@@ -295,12 +521,59 @@ impl Ctx<'_> {
     }
 
     /// This connection, for other threads.
+    ///
+    /// ```
+    /// # use reev::{Ctx, EvHandler};
+    /// /// Has a thread work out the answer.
+    /// struct Slow;
+    ///
+    /// impl EvHandler for Slow {
+    ///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+    ///         let (remote, question) = (cx.remote(), data.to_vec());
+    ///         std::thread::spawn(move || {
+    ///             let answer = question.to_ascii_uppercase(); // takes long
+    ///             if let Err(error) = remote.write(answer) {
+    ///                 log::info!("nobody waits for the answer: {error}");
+    ///             }
+    ///         });
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    /// ```
     pub fn remote(&mut self) -> Remote {
         self.core.remote(self.id)
     }
 
     /// This reactor's one `T`, made by `T::default()` when it is first asked for: state that
     /// all connections of a thread share without a lock.
+    ///
+    /// ```
+    /// # use reev::{Close, Ctx, EvHandler};
+    /// #[derive(Default)]
+    /// struct Count {
+    ///     now: usize,
+    /// }
+    ///
+    /// struct Counted;
+    ///
+    /// impl EvHandler for Counted {
+    ///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+    ///         cx.local::<Count>().now += 1;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_close(&mut self, cx: &mut Ctx<'_>, _why: &Close) {
+    ///         cx.local::<Count>().now -= 1;
+    ///     }
+    /// }
+    /// # let mut sim = reev::sim::Simulation::new(1);
+    /// # let listener = sim.listen(|_peer| Counted);
+    /// # let (a, _b) = (sim.connect(listener), sim.connect(listener));
+    /// # sim.settle();
+    /// # a.close();
+    /// # sim.settle();
+    /// # assert_eq!(sim.reactor().local::<Count>().now, 1);
+    /// ```
     pub fn local<T: Default + 'static>(&mut self) -> &mut T {
         self.core.local()
     }
@@ -316,6 +589,19 @@ impl fmt::Debug for Ctx<'_> {
 }
 
 /// A connection's output as a writer; see [`Ctx::out`].
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// # struct Greet;
+/// # impl EvHandler for Greet {
+/// #     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+/// use std::io::Write;
+/// let reactor = cx.reactor_index(); // before: `out` borrows the whole context
+/// writeln!(cx.out(), "reactor {reactor}")?;
+/// #         Ok(())
+/// #     }
+/// # }
+/// ```
 pub struct Out<'a> {
     core: &'a mut Core,
     net: &'a mut Backend,

@@ -29,6 +29,26 @@ use crate::sys::{Backend, Socket};
 pub struct DatagramId(pub(crate) usize);
 
 /// The options of a datagram socket.
+///
+/// ```no_run
+/// # use reev::{Addr, Ctx, EvHandler};
+/// use reev::{Config, DatagramOptions, Server};
+///
+/// struct Echo;
+///
+/// impl EvHandler for Echo {
+///     fn on_datagram(&mut self, cx: &mut Ctx<'_>, data: &mut [u8], from: &Addr) -> std::io::Result<()> {
+///         cx.send_to(from, data);
+///         Ok(())
+///     }
+/// }
+///
+/// let mut server = Server::new(Config::default())?;
+/// let options = DatagramOptions { datagram_max: 1400, ..DatagramOptions::default() };
+/// let socket = server.bind_datagrams("udp://127.0.0.1:7000", &options)?;
+/// server.run(move |reactor| reactor.serve_datagrams(socket, Echo).map(drop))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct DatagramOptions {
     /// Bytes of the longest datagram that is received whole; of a longer one the handler gets
@@ -112,6 +132,18 @@ pub(crate) const SLOT_MAX: usize = 65_535;
 ///
 /// # Errors
 /// What the system says, with the name: mostly that there is none.
+///
+/// ```no_run
+/// # use reev::{Ctx, EvHandler};
+/// struct Members;
+///
+/// impl EvHandler for Members {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+///         let interface = reev::interface_index("eth0")?;
+///         cx.join_multicast([239, 0, 0, 1].into(), interface)
+///     }
+/// }
+/// ```
 pub fn interface_index(name: &str) -> io::Result<u32> {
     datagram::interface_index(name)
 }

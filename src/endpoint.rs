@@ -30,6 +30,19 @@ pub enum IpVersion {
 /// | `unixgram:///run/log.sock`, `unixgram://@name` | Unix datagram socket |
 ///
 /// Port 0 lets the system choose.
+///
+/// ```
+/// use reev::{Endpoint, IpVersion};
+///
+/// let endpoint: Endpoint = "tcp6://:80".parse()?;
+/// let host = String::new();
+/// assert_eq!(endpoint, Endpoint::Tcp { host, port: 80, version: IpVersion::V6 });
+/// assert_eq!(endpoint.to_string(), "tcp6://:80");
+///
+/// let error = Endpoint::parse("127.0.0.1").unwrap_err();
+/// assert!(error.to_string().contains("no port"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Endpoint {

@@ -14,6 +14,32 @@ use crate::reactor::Reactor;
 use crate::stats::Stats;
 
 /// Controls a server from any thread; cheap to clone.
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// # struct Echo;
+/// # impl EvHandler for Echo {
+/// #     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+/// #         cx.write(data);
+/// #         Ok(data.len())
+/// #     }
+/// # }
+/// use std::time::Duration;
+/// use reev::{Config, Server, Stats};
+///
+/// let mut server = Server::new(Config { reactors: 2, pin: false, ..Config::default() })?;
+/// let listener = server.listen("127.0.0.1:0")?;
+/// let running = server.start(move |reactor| reactor.accept(listener, |_peer| Echo))?;
+///
+/// let handle = running.handle();
+/// handle.broadcast(|reactor| log::info!("reactor {} is there", reactor.index()))?;
+/// println!("{} connections", Stats::total(&handle.stats()).open);
+///
+/// let cut = handle.shutdown(Duration::from_secs(5)).wait();
+/// assert_eq!(cut, 0);
+/// running.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     reactors: Arc<[Arc<ReactorShared>]>,

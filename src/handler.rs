@@ -13,6 +13,24 @@ use crate::timer::TimerId;
 /// Names a connection (or any other handler) of one reactor.
 ///
 /// It is never reused: when the connection is gone, its id finds nothing.
+///
+/// ```
+/// # use reev::{ConnId, Ctx, EvHandler};
+/// /// Tells another connection of this reactor, if it is still there.
+/// struct Teller {
+///     other: ConnId,
+/// }
+///
+/// impl EvHandler for Teller {
+///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+///         match cx.conn(self.other) {
+///             Some(mut other) => other.write(data),
+///             None => cx.write(b"gone\n"),
+///         }
+///         Ok(data.len())
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub(crate) Key);
 
@@ -51,6 +69,46 @@ impl fmt::Debug for ConnId {
 ///
 /// Returning an error from a callback resets the connection; `on_close` then gets the error as
 /// [`Close::Error`]. A panic does the same with [`Close::Panic`].
+///
+/// ```
+/// use std::io;
+/// use reev::{Close, Ctx, EvHandler};
+///
+/// /// Frames of a length in two bytes and a body: sends each body back.
+/// #[derive(Default)]
+/// struct Frames {
+///     seen: u64,
+/// }
+///
+/// impl EvHandler for Frames {
+///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+///         let mut taken = 0;
+///         while let Some((length, rest)) = data[taken..].split_first_chunk::<2>() {
+///             let length = usize::from(u16::from_be_bytes(*length));
+///             let Some(body) = rest.get(..length) else {
+///                 break; // the rest of it is still under way
+///             };
+///             cx.write(body);
+///             self.seen += 1;
+///             taken += 2 + length;
+///         }
+///         Ok(taken)
+///     }
+///
+///     fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
+///         log::info!("{}: {} frames, {why}", cx.peer(), self.seen);
+///     }
+/// }
+/// # let mut sim = reev::sim::Simulation::new(1);
+/// # let listener = sim.listen(|_peer| Frames::default());
+/// # let peer = sim.connect(listener);
+/// # peer.send(b"\0\x02hi\0\x05hel");
+/// # sim.settle();
+/// # assert_eq!(peer.receive(), b"hi");
+/// # peer.send(b"lo");
+/// # sim.settle();
+/// # assert_eq!(peer.receive(), b"hello");
+/// ```
 pub trait EvHandler: 'static {
     /// The connection is there: called once, before anything else.
     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {

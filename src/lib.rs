@@ -154,11 +154,12 @@ mod timer;
 
 pub use acceptor::ListenerId;
 pub use addr::Addr;
+/// A buffer that is shared and not copied, of the crate `bytes`: what [`Ctx::write_owned`] and [`Remote::write`] take.
+pub use bytes::Bytes;
 pub use close::Close;
 pub use closing::Detached;
 pub use config::{Config, ListenOptions};
 pub use connector::{ConnectOptions, Retry, Target};
-
 pub use ctx::{Ctx, Out, Traffic};
 pub use datagram::{DatagramId, DatagramOptions, interface_index};
 pub use endpoint::{Endpoint, IpVersion};

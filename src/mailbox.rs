@@ -10,6 +10,18 @@ use std::fmt;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// Why a message from another thread was not accepted.
+///
+/// ```
+/// use reev::{Remote, SendError};
+///
+/// fn tell(remote: &Remote, news: &'static [u8]) {
+///     match remote.write(news) {
+///         Ok(()) => {}
+///         Err(SendError::Full) => log::warn!("the reactor is behind: the news is dropped"),
+///         Err(_) => {} // the connection is gone
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SendError {

@@ -16,6 +16,21 @@ pub type PlaceFn = dyn Fn(&Addr, &[usize]) -> usize + Send + Sync;
 ///
 /// All but [`Placement::Kernel`] have one listening socket: the first reactor accepts and hands
 /// the connections over, which costs a message for each, and in return the spread is exact.
+///
+/// ```
+/// use std::sync::Arc;
+/// use reev::{ListenOptions, Placement};
+///
+/// // Reactor 0 for the machine itself, all others for the rest.
+/// let placement = Placement::Custom(Arc::new(|peer, loads| {
+///     match peer.ip().is_some_and(|ip| ip.is_loopback()) || loads.len() == 1 {
+///         true => 0,
+///         false => (1..loads.len()).min_by_key(|&reactor| loads[reactor]).unwrap_or(0),
+///     }
+/// }));
+/// let options = ListenOptions { placement, ..ListenOptions::default() };
+/// # let _ = options;
+/// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Placement {

@@ -103,6 +103,53 @@ struct State {
 
 /// Connections to one or several backends, kept and lent; of one reactor, and cheap to clone.
 /// Made by [`Reactor::pool`].
+///
+/// ```no_run
+/// use std::io;
+/// use reev::{Ctx, EvHandler, Pool, PoolOptions};
+///
+/// /// Passes each line to a backend, on a connection that it borrows.
+/// struct Front {
+///     pool: Pool,
+/// }
+///
+/// /// Asks on a borrowed connection, and gives it back when the answer is there.
+/// struct Ask {
+///     pool: Pool,
+///     question: Vec<u8>,
+/// }
+///
+/// impl EvHandler for Front {
+///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+///         let ask = Ask { pool: self.pool.clone(), question: data.to_vec() };
+///         self.pool.acquire(cx, ask);
+///         Ok(data.len())
+///     }
+/// }
+///
+/// impl EvHandler for Ask {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+///         cx.write(&self.question);
+///         Ok(())
+///     }
+///
+///     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+///         if data.ends_with(b"\n") {
+///             self.pool.release(cx);
+///             return Ok(data.len());
+///         }
+///         Ok(0)
+///     }
+/// }
+///
+/// let mut server = reev::Server::new(reev::Config::default())?;
+/// let listener = server.listen("127.0.0.1:7000")?;
+/// server.run(move |reactor| {
+///     let pool = reactor.pool(&["127.0.0.1:6379"], PoolOptions { max: 8, ..PoolOptions::default() })?;
+///     reactor.accept(listener, move |_peer| Front { pool: pool.clone() })
+/// })?;
+/// # Ok::<(), io::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Pool(Rc<RefCell<State>>);
 
@@ -513,6 +560,22 @@ impl Reactor {
     }
 
     /// `pool` for other threads, if it is one of this reactor.
+    ///
+    /// ```no_run
+    /// # use reev::{Ctx, EvHandler, PoolOptions, Reactor};
+    /// # struct Ask;
+    /// # impl EvHandler for Ask {}
+    /// # fn setup(reactor: &mut Reactor) -> std::io::Result<()> {
+    /// let pool = reactor.pool(&["127.0.0.1:6379"], PoolOptions::default())?;
+    /// let remote = reactor.pool_remote(&pool).expect("a pool of this reactor");
+    /// std::thread::spawn(move || {
+    ///     if let Err(error) = remote.acquire(|| Ask) {
+    ///         log::warn!("nobody is asked: {error}");
+    ///     }
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pool_remote(&mut self, pool: &Pool) -> Option<PoolRemote> {
         let pools = &self.dispatcher.core.local::<Pools>().0;
         let index = pools.iter().position(|other| Rc::ptr_eq(&other.0, &pool.0))?;

@@ -26,6 +26,38 @@ use crate::timer::{Fired, Purpose, TimerId};
 ///
 /// A `Reactor` is met in the setup closure of [`Server::run`](crate::Server::run) and in tasks
 /// sent by [`Handle::broadcast`]; it never leaves its thread.
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// # struct Echo;
+/// # impl EvHandler for Echo {
+/// #     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+/// #         cx.write(data);
+/// #         Ok(data.len())
+/// #     }
+/// # }
+/// use reev::{Config, Reactor, Server};
+///
+/// /// Runs on each reactor's thread, before any of them serves.
+/// fn setup(reactor: &mut Reactor, listener: reev::ListenerId) -> std::io::Result<()> {
+///     reactor.set_local(format!("state of reactor {}", reactor.index()));
+///     reactor.accept(listener, |_peer| Echo)
+/// }
+///
+/// let mut server = Server::new(Config { reactors: 2, pin: false, ..Config::default() })?;
+/// let listener = server.listen("127.0.0.1:0")?;
+/// let running = server.start(move |reactor| setup(reactor, listener))?;
+/// running.handle().broadcast(|reactor| {
+///     for id in reactor.conn_ids() {
+///         if let Some(mut cx) = reactor.conn(id) {
+///             cx.write(b"news for all\n");
+///         }
+///     }
+/// })?;
+/// # running.handle().shutdown(None).wait();
+/// # running.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Reactor {
     pub(crate) dispatcher: Dispatcher,
     /// What all connections read into; never seen after a callback.

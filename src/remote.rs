@@ -19,6 +19,32 @@ use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 ///
 /// Calls of one thread take effect in their order. Between threads, and against what the
 /// handler itself writes, the order is that of arrival at the reactor.
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// use std::sync::mpsc::Sender;
+/// use reev::Remote;
+///
+/// /// Registers each connection with another thread, which writes to it when it likes.
+/// struct Subscriber {
+///     to: Sender<Remote>,
+/// }
+///
+/// impl EvHandler for Subscriber {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+///         let _ = self.to.send(cx.remote()); // nobody may be publishing any more
+///         Ok(())
+///     }
+/// }
+///
+/// /// In the other thread: those that are gone are forgotten, those that are behind are left out.
+/// fn publish(to: &mut Vec<Remote>, news: &reev::Bytes) {
+///     to.retain(Remote::is_open);
+///     for remote in to.iter().filter(|remote| remote.pending_output() < 1 << 20) {
+///         let _ = remote.write(news.clone());
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Remote {
     pub(crate) state: Arc<RemoteState>,

@@ -59,6 +59,35 @@ pub fn serve<H: EvHandler>(
 ///
 /// Everything that can fail for the world's reasons fails here, on the caller's thread: an
 /// address in use, a missing permission, a bound that makes no sense.
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// # struct Echo;
+/// # impl EvHandler for Echo {
+/// #     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+/// #         cx.write(data);
+/// #         Ok(data.len())
+/// #     }
+/// # }
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+/// use reev::{Config, Server};
+///
+/// let mut server = Server::new(Config { reactors: 2, pin: false, ..Config::default() })?;
+/// let listener = server.listen("tcp4://127.0.0.1:0")?;
+/// let addr = server.local_addr(listener).socket_addr().expect("a TCP listener");
+/// let running = server.start(move |reactor| reactor.accept(listener, |_peer| Echo))?;
+///
+/// let mut client = TcpStream::connect(addr)?;
+/// client.write_all(b"hello")?;
+/// let mut back = [0; 5];
+/// client.read_exact(&mut back)?;
+/// assert_eq!(&back, b"hello");
+///
+/// running.handle().stop();
+/// running.join()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Server {
     config: Arc<Config>,
     reactors: Vec<(Native, Ending)>,

@@ -17,6 +17,23 @@ use crate::handle::Handle;
 ///
 /// # Errors
 /// What the system says when the signal handlers or the thread cannot be made.
+///
+/// ```no_run
+/// # use reev::{Ctx, EvHandler};
+/// # struct Echo;
+/// # impl EvHandler for Echo {
+/// #     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+/// #         cx.write(data);
+/// #         Ok(data.len())
+/// #     }
+/// # }
+/// let mut server = reev::Server::new(reev::Config::default())?;
+/// let listener = server.listen("127.0.0.1:7000")?;
+/// reev::stop_on_signals(&server.handle())?;
+/// server.run(move |reactor| reactor.accept(listener, |_peer| Echo))?;
+/// println!("stopped in good order");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn stop_on_signals(handle: &Handle) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let handle = handle.clone();

@@ -45,6 +45,32 @@ use crate::sys::{Backend, Socket, Waker};
 const TURNS_MAX: usize = 1_000_000;
 
 /// One reactor on a simulated kernel.
+///
+/// A kernel with faults, and a clock that the test moves:
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// use std::time::Duration;
+/// use reev::Config;
+/// use reev::sim::{Faults, Simulation};
+///
+/// struct Session;
+///
+/// impl EvHandler for Session {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+///         cx.idle_timeout(Duration::from_secs(30));
+///         Ok(())
+///     }
+/// }
+///
+/// for seed in 0..10 {
+///     let mut sim = Simulation::with(seed, Faults::hostile(), Config::default());
+///     let listener = sim.listen(|_peer| Session);
+///     let peer = sim.connect(listener);
+///     sim.advance(Duration::from_secs(31));
+///     assert!(peer.saw_fin(), "seed {seed}");
+/// }
+/// ```
 pub struct Simulation {
     reactor: Reactor,
     kernel: Rc<RefCell<Kernel>>,

@@ -54,6 +54,18 @@ pub(crate) struct Counters {
 }
 
 /// What one reactor has done, as of its latest turn.
+///
+/// ```
+/// use reev::{Close, Stats};
+///
+/// fn report(stats: &[Stats]) -> String {
+///     let total = Stats::total(stats);
+///     let slow = Close::KIND_NAMES.iter().position(|&kind| kind == "slow_consumer");
+///     let slow = slow.map_or(0, |kind| total.closed[kind]);
+///     format!("{} open, {} bytes out, {slow} cut as too slow", total.open, total.bytes_out)
+/// }
+/// # assert!(report(&[]).starts_with("0 open"));
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {

@@ -18,12 +18,55 @@ const ARITY: usize = 4;
 
 /// Names a timer of one reactor. An id whose timer has fired or was cancelled is harmless: it
 /// never names another timer.
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// use std::time::Duration;
+/// use reev::TimerId;
+///
+/// /// Has two timers, told apart by their ids.
+/// #[derive(Default)]
+/// struct Login {
+///     hurry: TimerId,
+///     end: TimerId,
+/// }
+///
+/// impl EvHandler for Login {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+///         self.hurry = cx.set_timer(Duration::from_secs(20));
+///         self.end = cx.set_timer(Duration::from_secs(30));
+///         Ok(())
+///     }
+///
+///     fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> std::io::Result<()> {
+///         match timer {
+///             timer if timer == self.hurry => cx.write(b"ten seconds left\n"),
+///             timer if timer == self.end => cx.close(),
+///             _ => {}
+///         }
+///         Ok(())
+///     }
+/// }
+/// # let mut sim = reev::sim::Simulation::new(1);
+/// # let listener = sim.listen(|_peer| Login::default());
+/// # let peer = sim.connect(listener);
+/// # sim.advance(Duration::from_secs(30));
+/// # assert_eq!(peer.receive(), b"ten seconds left\n");
+/// # assert!(peer.saw_fin());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId(pub(crate) Key);
 
 impl TimerId {
     /// The id of a timer that was refused, as on a connection that is already closed.
     pub const NONE: TimerId = TimerId(Key::NONE);
+}
+
+impl Default for TimerId {
+    /// [`TimerId::NONE`].
+    fn default() -> TimerId {
+        TimerId::NONE
+    }
 }
 
 impl std::fmt::Debug for TimerId {
