@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -19,35 +19,6 @@ use crate::handler::{ConnId, EvHandler};
 use crate::remote::Remote;
 use crate::source::Readiness;
 use crate::sys::Backend;
-use crate::timer::TimerId;
-
-/// Which traffic renews an idle timeout.
-///
-/// ```
-/// # use reev::{Ctx, EvHandler};
-/// use std::time::Duration;
-/// use reev::Traffic;
-///
-/// struct Session;
-///
-/// impl EvHandler for Session {
-///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
-///         // However much it is sent, a client has to say something within five minutes.
-///         cx.idle_timeout_by(Duration::from_secs(300), Traffic::Reads);
-///         Ok(())
-///     }
-/// }
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Traffic {
-    /// Bytes read and bytes sent.
-    Both,
-    /// Bytes read only: cuts a client that takes everything and says nothing.
-    Reads,
-    /// Bytes sent only: cuts a client that reads nothing.
-    Writes,
-}
 
 /// A connection and its reactor, as a callback sees them.
 ///
@@ -301,80 +272,6 @@ impl Ctx<'_> {
     /// Reads again. What `on_read` left untaken is offered again, even if nothing new arrives.
     pub fn resume_reads(&mut self) {
         self.core.resume_reads(self.id);
-    }
-
-    /// Calls `on_timeout` once, not before `after` has passed since [`Ctx::now`], the time of this
-    /// turn, and in a later turn even if `after` is zero. Timers end with their connection. On a connection that is ending this
-    /// gives [`TimerId::NONE`].
-    pub fn set_timer(&mut self, after: Duration) -> TimerId {
-        self.core.set_timer(self.id, after, Duration::ZERO)
-    }
-
-    /// Calls `on_timeout` every `period` (at least 1 µs), without drift; periods missed in a
-    /// stall are skipped, not made up for.
-    ///
-    /// ```
-    /// # use reev::{Ctx, EvHandler, TimerId};
-    /// use std::time::Duration;
-    ///
-    /// /// Says "tick" three times, and goodbye.
-    /// #[derive(Default)]
-    /// struct Ticker(u32);
-    ///
-    /// impl EvHandler for Ticker {
-    ///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
-    ///         cx.set_periodic(Duration::from_secs(10));
-    ///         Ok(())
-    ///     }
-    ///
-    ///     fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> std::io::Result<()> {
-    ///         cx.write(b"tick\n");
-    ///         self.0 += 1;
-    ///         if self.0 == 3 {
-    ///             cx.cancel_timer(timer);
-    ///             cx.close();
-    ///         }
-    ///         Ok(())
-    ///     }
-    /// }
-    /// # let mut sim = reev::sim::Simulation::new(1);
-    /// # let listener = sim.listen(|_peer| Ticker::default());
-    /// # let peer = sim.connect(listener);
-    /// # sim.advance(Duration::from_secs(60));
-    /// # assert_eq!(peer.receive(), b"tick\ntick\ntick\n");
-    /// # assert!(peer.saw_fin());
-    /// ```
-    pub fn set_periodic(&mut self, period: Duration) -> TimerId {
-        let period = period.max(Duration::from_micros(1));
-        self.core.set_timer(self.id, period, period)
-    }
-
-    /// Cancels a timer of any connection of this reactor; false if it has fired or is gone.
-    /// A periodic timer can be cancelled in its own callback.
-    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
-        self.core.cancel_timer(timer)
-    }
-
-    /// Moves a pending timer to `after` from now; false if it has fired or is gone.
-    pub fn reset_timer(&mut self, timer: TimerId, after: Duration) -> bool {
-        self.core.reset_timer(timer, after)
-    }
-
-    /// Ends the connection with `Close::IdleTimeout` when nothing was read or sent for `after`:
-    /// at least 1 ms, at most 24 days; `None` switches it off. Traffic costs one store, not a
-    /// timer.
-    pub fn idle_timeout(&mut self, after: impl Into<Option<Duration>>) {
-        self.idle_timeout_by(after, Traffic::Both);
-    }
-
-    /// [`Ctx::idle_timeout`], renewed by one direction alone.
-    pub fn idle_timeout_by(&mut self, after: impl Into<Option<Duration>>, renewed_by: Traffic) {
-        let flags = match renewed_by {
-            Traffic::Both => Flags::default(),
-            Traffic::Reads => Flags::IDLE_READS,
-            Traffic::Writes => Flags::IDLE_WRITES,
-        };
-        self.core.set_idle(self.id, after.into(), flags);
     }
 
     /// Puts another handler in this one's place when the callback has returned: a protocol

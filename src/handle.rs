@@ -80,6 +80,24 @@ impl Handle {
     ///
     /// # Errors
     /// The first refusal of a mailbox; the other reactors still leave.
+    ///
+    /// ```
+    /// # use reev::{Ctx, EvHandler};
+    /// # struct Echo;
+    /// # impl EvHandler for Echo {
+    /// #     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+    /// #         cx.write(data);
+    /// #         Ok(data.len())
+    /// #     }
+    /// # }
+    /// # let mut server = reev::Server::new(reev::Config { reactors: 2, pin: false, ..Default::default() })?;
+    /// let admin = server.listen("127.0.0.1:0")?;
+    /// let running = server.start(move |reactor| reactor.accept(admin, |_peer| Echo))?;
+    /// running.handle().remove_listener(admin)?; // nobody new; who is there stays
+    /// # running.handle().shutdown(None).wait();
+    /// # running.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn remove_listener(&self, listener: ListenerId) -> Result<(), SendError> {
         self.broadcast(move |reactor| {
             let _ = reactor.close_listener(listener); // one that does not accept has left
@@ -111,6 +129,33 @@ impl Handle {
     /// # Errors
     /// [`SendError::Closed`] if there is no such reactor or it has ended, [`SendError::Full`]
     /// if its mailbox is full.
+    ///
+    /// ```
+    /// # use reev::{Ctx, EvHandler};
+    /// # struct Echo;
+    /// # impl EvHandler for Echo {
+    /// #     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+    /// #         cx.write(data);
+    /// #         Ok(data.len())
+    /// #     }
+    /// # }
+    /// use std::net::{TcpListener, TcpStream};
+    /// # let server = reev::Server::new(reev::Config { reactors: 2, pin: false, ..Default::default() })?;
+    /// # let running = server.start(|_reactor| Ok(()))?;
+    /// # let handle = running.handle();
+    /// # let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///
+    /// // A connection made by hand goes on with reactor 1.
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// handle.run_on(1, |reactor| {
+    ///     if let Err(error) = reactor.adopt(stream, Echo) {
+    ///         log::warn!("not adopted: {error}");
+    ///     }
+    /// })?;
+    /// # running.handle().stop();
+    /// # running.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn run_on(
         &self,
         index: usize,

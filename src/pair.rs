@@ -29,6 +29,50 @@ impl Ctx<'_> {
     ///
     /// False, and nothing is done, if either side is not a connected stream, is ending, is
     /// paired already, or cannot be written to any more.
+    ///
+    /// ```
+    /// use std::io;
+    /// use reev::{ConnId, ConnectOptions, Ctx, EvHandler};
+    ///
+    /// /// A client of the proxy, which is not read until its backend is there.
+    /// struct Client;
+    ///
+    /// struct Backend {
+    ///     client: ConnId,
+    /// }
+    ///
+    /// impl EvHandler for Client {
+    ///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+    ///         cx.pause_reads();
+    ///         let client = cx.id();
+    ///         cx.connect("127.0.0.1:7001", &ConnectOptions::default(), Backend { client });
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl EvHandler for Backend {
+    ///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+    ///         if !cx.pair(self.client) {
+    ///             cx.close(); // the client has gone
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_connect_fail(&mut self, cx: &mut Ctx<'_>, _error: io::Error) {
+    ///         if let Some(mut client) = cx.conn(self.client) {
+    ///             client.abort();
+    ///         }
+    ///     }
+    /// }
+    /// # let mut sim = reev::sim::Simulation::new(1);
+    /// # let listener = sim.listen(|_peer| Client);
+    /// # let client = sim.connect(listener);
+    /// # client.send(b"hello");
+    /// # sim.settle();
+    /// # let backend = sim.outgoing().expect("an attempt").accept();
+    /// # sim.settle();
+    /// # assert_eq!(backend.receive(), b"hello");
+    /// ```
     pub fn pair(&mut self, other: ConnId) -> bool {
         self.core.pair(self.id, other)
     }

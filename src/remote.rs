@@ -112,6 +112,31 @@ impl Remote {
     ///
     /// # Errors
     /// As of [`Remote::write`].
+    ///
+    /// ```
+    /// # use reev::{Ctx, EvHandler};
+    /// use std::sync::mpsc::{Receiver, channel};
+    ///
+    /// /// Is told that something waits in a queue of its own.
+    /// struct Worker(Receiver<String>);
+    ///
+    /// impl EvHandler for Worker {
+    ///     fn on_notify(&mut self, cx: &mut Ctx<'_>, _value: u64) -> std::io::Result<()> {
+    ///         for line in self.0.try_iter() {
+    ///             cx.write(line.as_bytes());
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # let mut sim = reev::sim::Simulation::new(1);
+    /// # let (queue, waiting) = channel();
+    /// # let worker = sim.reactor().add(Worker(waiting));
+    /// # let remote = sim.reactor().conn(worker).expect("it was just added").remote();
+    /// queue.send("news\n".to_owned())?;
+    /// remote.notify(0)?;
+    /// # sim.settle();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn notify(&self, value: u64) -> Result<(), SendError> {
         self.send(Mail::Notify(self.state.id, value))
     }

@@ -159,6 +159,26 @@ impl Server {
     ///
     /// # Errors
     /// `InvalidInput` for options that make no sense, or what the system says of the socket.
+    ///
+    /// ```
+    /// # use reev::{Ctx, EvHandler};
+    /// # struct Echo;
+    /// # impl EvHandler for Echo {
+    /// #     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> std::io::Result<usize> {
+    /// #         cx.write(data);
+    /// #         Ok(data.len())
+    /// #     }
+    /// # }
+    /// use reev::{Config, ListenOptions, Server};
+    ///
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let mut server = Server::new(Config { reactors: 1, ..Config::default() })?;
+    /// let listener = server.adopt_listener(socket, &ListenOptions::default())?;
+    /// let running = server.start(move |reactor| reactor.accept(listener, |_peer| Echo))?;
+    /// # running.handle().stop();
+    /// # running.join()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn adopt_listener(
         &mut self,
         listener: impl Into<OwnedFd>,

@@ -249,6 +249,32 @@ pub struct Calls {
 }
 
 /// An attempt of the reactor to connect that waits for an answer.
+///
+/// ```
+/// # use reev::{ConnectOptions, Ctx, EvHandler};
+/// # use reev::sim::Simulation;
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+///
+/// /// Notes how its connection came out.
+/// struct Dialler(Rc<RefCell<String>>);
+///
+/// impl EvHandler for Dialler {
+///     fn on_connect_fail(&mut self, _cx: &mut Ctx<'_>, error: std::io::Error) {
+///         *self.0.borrow_mut() = error.kind().to_string();
+///     }
+/// }
+///
+/// let (mut sim, outcome) = (Simulation::new(1), Rc::new(RefCell::default()));
+/// let options = ConnectOptions::default();
+/// sim.reactor().connect("192.0.2.1:80", &options, Dialler(outcome.clone()));
+/// sim.settle();
+/// let attempt = sim.outgoing().expect("it has begun to connect");
+/// assert!(!attempt.is_abandoned());
+/// attempt.refuse();
+/// sim.settle();
+/// assert_eq!(*outcome.borrow(), "connection refused");
+/// ```
 #[derive(Debug)]
 pub struct Outgoing(Peer);
 
@@ -271,6 +297,30 @@ impl Outgoing {
 }
 
 /// The far end of a simulated connection.
+///
+/// ```
+/// # use reev::{Ctx, EvHandler};
+/// # use reev::sim::Simulation;
+/// struct Talker;
+///
+/// impl EvHandler for Talker {
+///     fn on_open(&mut self, cx: &mut Ctx<'_>) -> std::io::Result<()> {
+///         cx.write(b"who is there?");
+///         Ok(())
+///     }
+/// }
+///
+/// let mut sim = Simulation::new(1);
+/// let listener = sim.listen(|_peer| Talker);
+/// let peer = sim.connect(listener);
+/// sim.settle();
+/// assert_eq!(peer.receive_at_most(3), b"who");
+/// peer.reset();
+/// sim.settle();
+/// assert!(peer.is_released());
+/// assert_eq!(sim.open_sockets(), 1, "the listener");
+/// assert!(sim.calls().sends > 0);
+/// ```
 #[derive(Clone)]
 pub struct Peer {
     kernel: Rc<RefCell<Kernel>>,

@@ -18,6 +18,28 @@ use crate::timer::TimerId;
 ///
 /// When the last clone is dropped (those in completions count), or at [`Conn::free`], the
 /// connection is closed, and what is pending completes with `ConnectionAborted`.
+///
+/// ```
+/// use std::io::Write;
+/// use std::net::{TcpListener, TcpStream};
+/// use std::time::Duration;
+/// use reev::proactor::{Deadline, Kind, Watcher};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let mut client = TcpStream::connect(listener.local_addr()?)?;
+/// let mut watcher = Watcher::new()?;
+/// let conn = watcher.delegate(listener.accept()?.0)?;
+///
+/// conn.read_full("a header", vec![0; 4], Deadline::After(Duration::from_secs(10)))?;
+/// client.write_all(b"GET ")?;
+/// let header = watcher.wait()?.next().expect("at least one");
+/// assert_eq!((header.kind, header.bytes), (Kind::Read, 4));
+///
+/// header.conn.write("the answer", b"hello".to_vec())?;
+/// let sent = watcher.wait()?.next().expect("at least one");
+/// assert_eq!((sent.context, sent.bytes), ("the answer", 5));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Conn<T: Send + 'static>(Arc<Inner<T>>);
 
 struct Inner<T: Send + 'static> {

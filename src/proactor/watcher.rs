@@ -18,6 +18,15 @@ use crate::server::{Running, Server};
 use crate::sync::lock_std;
 
 /// The settings of a watcher.
+///
+/// ```
+/// use reev::proactor::{Watcher, WatcherConfig};
+///
+/// let config = WatcherConfig { swap_buffer: 1 << 20, ..WatcherConfig::default() };
+/// let watcher: Watcher<u64> = Watcher::with_config(&config)?;
+/// # let _ = watcher;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct WatcherConfig {
     /// The core to pin the watcher's thread to, as numbered by the system. Default none.
@@ -119,6 +128,24 @@ pub struct Watcher<T: Send + 'static> {
 }
 
 /// The part of a watcher that other threads may have: it takes connections in.
+///
+/// ```no_run
+/// use std::net::TcpListener;
+/// use reev::proactor::Watcher;
+///
+/// let mut watcher: Watcher<u64> = Watcher::new()?;
+/// let (delegator, listener) = (watcher.delegator(), TcpListener::bind("127.0.0.1:7000")?);
+/// std::thread::spawn(move || {
+///     for (number, stream) in listener.incoming().flatten().enumerate() {
+///         let Ok(conn) = delegator.delegate(stream) else { return };
+///         let _ = conn.read(number as u64, None); // it may have ended
+///     }
+/// });
+/// for completion in watcher.wait()? {
+///     println!("{}: {} bytes", completion.context, completion.bytes);
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Delegator<T: Send + 'static> {
     outbox: Arc<Outbox<T>>,
     handle: Handle,

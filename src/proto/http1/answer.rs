@@ -4,6 +4,14 @@ use super::field::{Fields, HeaderError, check_name, check_value};
 use super::status::Status;
 
 /// A whole answer that owns its parts: what a [`Responder`](super::Responder) sends.
+///
+/// ```
+/// use reev::http1::{Answer, Status};
+///
+/// let answer = Answer::new(Status::CREATED).header("Location", "/items/7")?.body("made\n");
+/// # let _ = answer;
+/// # Ok::<(), reev::http1::HeaderError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub(super) status: Status,

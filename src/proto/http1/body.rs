@@ -59,6 +59,25 @@ impl Step<'_> {
 }
 
 /// Takes one body out of the input, in place.
+///
+/// ```
+/// use reev::http1::{BodyDecoder, BodyKind, Limits, Step};
+///
+/// let mut decoder = BodyDecoder::new(BodyKind::Chunked, &Limits::default());
+/// let (mut input, mut body) = (&b"5\r\nhello\r\n0\r\n\r\nthe next"[..], Vec::new());
+/// loop {
+///     let step = decoder.decode(input)?;
+///     input = &input[step.used()..];
+///     match step {
+///         Step::Data { data, .. } => body.extend_from_slice(data),
+///         Step::Trailer { .. } => {}
+///         Step::End { .. } => break,
+///         Step::More { .. } => panic!("it is all there"),
+///     }
+/// }
+/// assert_eq!((body.as_slice(), input), (&b"hello"[..], &b"the next"[..]));
+/// # Ok::<(), reev::http1::Reject>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     kind: Kind,

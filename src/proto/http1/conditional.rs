@@ -16,6 +16,15 @@ pub struct Validators<'a> {
 /// Whether a GET or HEAD is to be answered with 304 (RFC 9110 section 13.2.2): an If-None-Match
 /// names the ETag, or, only without such a field, the representation is not newer than
 /// If-Modified-Since. An invalid date is ignored.
+///
+/// ```
+/// use reev::http1::{Request, Validators, not_modified};
+///
+/// /// Whether the client has this version already.
+/// fn has_it(req: &Request<'_>, etag: &str) -> bool {
+///     not_modified(req.headers(), Validators { etag: Some(etag), modified_unix_seconds: None })
+/// }
+/// ```
 pub fn not_modified(headers: Headers<'_>, current: Validators<'_>) -> bool {
     let mut none_match = headers.all("if-none-match").peekable();
     if none_match.peek().is_some() {

@@ -1,6 +1,10 @@
 /// The media type of a file by the extension of its name, without regard to case;
 /// `application/octet-stream` if it has none, or one that is not known here. Text is said to be
 /// UTF-8.
+///
+/// ```
+/// assert_eq!(reev::http1::content_type("/logo.svg"), "image/svg+xml");
+/// ```
 pub fn content_type(path: &str) -> &'static str {
     let name = path.rsplit('/').next().unwrap_or(path);
     let Some((_, extension)) = name.rsplit_once('.') else { return UNKNOWN };

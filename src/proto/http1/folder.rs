@@ -25,6 +25,27 @@ const INDEX: &str = "index.html";
 ///
 /// Opening and reading wait for the disk, and the reactor with them: for files that fit in the
 /// system's cache, or on reactors of their own.
+///
+/// ```no_run
+/// use reev::http1::{Folder, Http1, Options, Request, Response, Service};
+/// use std::rc::Rc;
+///
+/// struct Site(Rc<Folder>);
+///
+/// impl Service for Site {
+///     fn on_request(&mut self, req: &Request<'_>, res: &mut Response<'_>) {
+///         self.0.serve(req, res);
+///     }
+/// }
+///
+/// let mut server = reev::Server::new(reev::Config::default())?;
+/// let listener = server.listen("127.0.0.1:8080")?;
+/// server.run(move |reactor| {
+///     let (http, folder) = (Http1::new(Options::default()), Rc::new(Folder::open("/srv/www")?));
+///     reactor.accept(listener, move |_peer| http.connection(Site(folder.clone())))
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Folder {
     root: File,
@@ -79,6 +100,18 @@ impl Folder {
 /// it does not have (RFC 9110 sections 13 and 14). The content type is that of `name`.
 ///
 /// Its validators are its length and its time of change, so a file that is replaced has others.
+///
+/// ```no_run
+/// use reev::http1::{Request, Response, Status, Fields, send_file};
+/// use std::fs::File;
+///
+/// fn download(req: &Request<'_>, res: &mut Response<'_>) {
+///     match File::open("/srv/report.pdf") {
+///         Ok(file) => send_file(req, res, file, "report.pdf"),
+///         Err(_) => res.send(Status::NOT_FOUND, Fields::NONE, b"not found\n"),
+///     }
+/// }
+/// ```
 pub fn send_file(req: &Request<'_>, res: &mut Response<'_>, file: File, name: &str) {
     let metadata = match file.metadata() {
         Ok(metadata) => metadata,

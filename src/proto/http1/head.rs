@@ -40,6 +40,24 @@ pub enum Head<'a> {
 /// A refusal depends on the bytes alone, not on how they were cut into reads. For this a request
 /// line is judged when its LF is there, and the rest when the empty line is there or a bound is
 /// passed; so a head that trickles in is not parsed again and again either.
+///
+/// ```
+/// use reev::http1::{Head, HeadDecoder, HeaderSlots, Limits};
+///
+/// let (mut decoder, limits) = (HeadDecoder::default(), Limits::default());
+/// let buf = b"GET /hello?x=1 HTTP/1.1\r\nHost: a\r\n\r\nthe next";
+///
+/// let mut slots = HeaderSlots::new();
+/// assert!(matches!(decoder.decode(&buf[..20], &mut slots, &limits)?, Head::Partial));
+///
+/// let mut slots = HeaderSlots::new();
+/// let Head::Complete { request, used } = decoder.decode(buf, &mut slots, &limits)? else {
+///     panic!("it is all there");
+/// };
+/// assert_eq!((request.method(), request.path(), request.query()), ("GET", "/hello", Some("x=1")));
+/// assert_eq!(&buf[used..], b"the next");
+/// # Ok::<(), reev::http1::Reject>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct HeadDecoder {
     state: State,

@@ -2,6 +2,15 @@
 ///
 /// A caller's buffer must hold `head_bytes_max + 2` bytes, and `chunk_extension_bytes_max + 18` and
 /// `trailer_bytes_max` when it takes chunked bodies: an incomplete head or line is not consumed.
+///
+/// ```
+/// use reev::http1::{Http1, Options};
+///
+/// let mut options = Options::default();
+/// options.limits.body_bytes_max = 64 << 10;
+/// let http = Http1::new(options);
+/// # let _ = http;
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {

@@ -20,6 +20,14 @@ pub enum ByteRange {
 
 /// Reads the value of a Range field of a GET for a representation of `len` bytes (RFC 9110 section
 /// 14.1.2). Another unit, a malformed value and more than one range ask for the whole.
+///
+/// ```
+/// use reev::http1::{ByteRange, ContentRange, byte_range};
+///
+/// assert_eq!(byte_range(b"bytes=0-99", 1000), ByteRange::Part { start: 0, end: 100 });
+/// assert_eq!(byte_range(b"bytes=2000-", 1000), ByteRange::Unsatisfiable);
+/// assert_eq!(ContentRange::part(0, 100, 1000).as_bytes(), b"bytes 0-99/1000");
+/// ```
 pub fn byte_range(value: &[u8], len: u64) -> ByteRange {
     read(value, len).unwrap_or(ByteRange::Whole)
 }

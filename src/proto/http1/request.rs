@@ -12,6 +12,23 @@ pub enum Version {
 }
 
 /// A request head that has passed every check. It borrows the bytes it was read from.
+///
+/// ```
+/// use reev::http1::{Fields, Request, Response, Service, Status};
+///
+/// struct Search;
+///
+/// impl Service for Search {
+///     fn on_request(&mut self, req: &Request<'_>, res: &mut Response<'_>) {
+///         let words = req.query().and_then(|query| query.strip_prefix("q="));
+///         match (req.method(), words) {
+///             ("GET" | "HEAD", Some(words)) => res.body(words.as_bytes()),
+///             ("GET" | "HEAD", None) => res.send(Status::BAD_REQUEST, Fields::NONE, b"no q\n"),
+///             _ => res.send(Status::METHOD_NOT_ALLOWED, Fields::new("Allow: GET, HEAD\r\n"), b""),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub(super) method: &'a str,

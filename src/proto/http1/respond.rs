@@ -24,6 +24,29 @@ const FILE_COPY_MAX: u64 = 16 << 10;
 /// [`answer`](Response::answer), [`file`](Response::file), [`stream`](Response::stream) and
 /// [`later`](Response::later). A request is answered once: what comes after is ignored, and
 /// logged as an error. Nothing here fails or blocks, as of [`Ctx`].
+///
+/// ```
+/// use reev::http1::{Request, Response, Service};
+///
+/// /// Counts to a million, no faster than the client reads.
+/// struct Count(u32);
+///
+/// impl Service for Count {
+///     fn on_request(&mut self, _req: &Request<'_>, res: &mut Response<'_>) {
+///         self.0 = 0;
+///         res.stream(); // then `on_drain`, again and again
+///     }
+///
+///     fn on_drain(&mut self, res: &mut Response<'_>) {
+///         let lines: String = (self.0..self.0 + 1000).map(|number| format!("{number}\n")).collect();
+///         res.write(lines.as_bytes());
+///         self.0 += 1000;
+///         if self.0 == 1_000_000 {
+///             res.end();
+///         }
+///     }
+/// }
+/// ```
 pub struct Response<'a> {
     pub(super) cx: Ctx<'a>,
     shared: &'a Shared,

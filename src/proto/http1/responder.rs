@@ -28,6 +28,26 @@ impl std::error::Error for Gone {}
 /// answer, as by a panic of the thread that had it, answers 500.
 ///
 /// [`Response::later`]: super::Response::later
+///
+/// ```
+/// use reev::http1::{Answer, Gone, Request, Responder, Response, Service};
+/// use std::sync::mpsc::Sender;
+///
+/// /// Passes each question on to a thread that may block.
+/// struct Ask(Sender<(String, Responder)>);
+///
+/// impl Service for Ask {
+///     fn on_request(&mut self, req: &Request<'_>, res: &mut Response<'_>) {
+///         let _ = self.0.send((req.path().to_owned(), res.later())); // dropped: 500
+///     }
+/// }
+///
+/// fn answer(question: &str, responder: Responder) {
+///     if let Err(Gone) = responder.respond(Answer::text(format!("you asked for {question}\n"))) {
+///         log::debug!("the client did not wait");
+///     }
+/// }
+/// ```
 pub struct Responder {
     slot: Arc<Slot>,
     remote: Remote,

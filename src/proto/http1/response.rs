@@ -25,6 +25,21 @@ impl Sink for Vec<u8> {
 /// An answer whose head is being written: header fields, then one of [`body`](Self::body),
 /// [`length`](Self::length) and [`stream`](Self::stream). Dropped before that, it leaves an
 /// incomplete answer: close the connection then.
+///
+/// ```
+/// use reev::http1::{DateCache, Head, HeadDecoder, HeaderSlots, Limits, ResponseHead, Status};
+///
+/// let (mut decoder, mut slots) = (HeadDecoder::default(), HeaderSlots::new());
+/// let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+/// let Head::Complete { request, .. } = decoder.decode(head, &mut slots, &Limits::default())? else {
+///     panic!("it is all there");
+/// };
+/// let (mut out, date) = (Vec::new(), DateCache::new(0));
+/// ResponseHead::start(&mut out, Status::NOT_FOUND, request.reply(), &date).body(b"no");
+/// assert!(out.starts_with(b"HTTP/1.1 404 Not Found\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"));
+/// assert!(out.ends_with(b"Content-Length: 2\r\n\r\nno"));
+/// # Ok::<(), reev::http1::Reject>(())
+/// ```
 #[must_use = "the head is complete only with `body`, `length` or `stream`"]
 pub struct ResponseHead<'s, S: Sink + ?Sized> {
     sink: &'s mut S,
@@ -205,6 +220,21 @@ impl fmt::Display for LengthMismatch {
 impl std::error::Error for LengthMismatch {}
 
 /// Frames the content of an answer, piece by piece.
+///
+/// ```
+/// # use reev::http1::{DateCache, Reply, ResponseHead, Status};
+/// fn two_chunks(reply: Reply, date: &DateCache) -> Vec<u8> {
+///     let mut out = Vec::new();
+///     let mut body = ResponseHead::start(&mut out, Status::OK, reply, date).stream();
+///     for piece in [&b"one"[..], b"two"] {
+///         body.put(&mut out, piece).expect("a stream has no announced length");
+///     }
+///     let keep_alive = body.end(&mut out).expect("nor can it be too short");
+///     assert!(keep_alive || !reply.keep_alive());
+///     out
+/// }
+/// # two_chunks(Reply::refused(), &DateCache::new(0));
+/// ```
 #[derive(Debug)]
 #[must_use = "the content is complete only with `end`"]
 pub struct BodyEncoder {
@@ -286,6 +316,19 @@ pub fn put_continue<S: Sink + ?Sized>(sink: &mut S) {
 }
 
 /// Writes the whole answer to what is refused; the connection is to be closed once it is sent.
+///
+/// ```
+/// use reev::http1::{DateCache, Head, HeadDecoder, HeaderSlots, Limits, Reject, refuse};
+///
+/// let (mut decoder, mut slots) = (HeadDecoder::default(), HeaderSlots::new());
+/// let head = b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n";
+/// let Err(reject) = decoder.decode(head, &mut slots, &Limits::default()) else {
+///     panic!("a target with a blank");
+/// };
+/// let mut out = Vec::new();
+/// refuse(&mut out, reject, &DateCache::new(0));
+/// assert!(out.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
+/// ```
 #[cold]
 pub fn refuse<S: Sink + ?Sized>(sink: &mut S, reject: Reject, date: &DateCache) {
     const PLAIN: Fields<'static> = Fields::new("Content-Type: text/plain\r\n");

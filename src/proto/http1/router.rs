@@ -99,6 +99,31 @@ impl<S: 'static> Router<S> {
     }
 
     /// The router as one that services of many connections share, with [`Shared::service`].
+    ///
+    /// ```no_run
+    /// use reev::http1::{Http1, Options, Request, Response, Router};
+    ///
+    /// #[derive(Default)]
+    /// struct App(Vec<u8>);
+    ///
+    /// fn read(app: &mut App, _req: &Request<'_>, res: &mut Response<'_>) {
+    ///     res.body(&app.0);
+    /// }
+    ///
+    /// fn write(app: &mut App, req: &Request<'_>, res: &mut Response<'_>) {
+    ///     app.0 = req.body().to_vec();
+    ///     res.body(b"kept\n");
+    /// }
+    ///
+    /// let mut server = reev::Server::new(reev::Config::default())?;
+    /// let listener = server.listen("127.0.0.1:8080")?;
+    /// server.run(move |reactor| {
+    ///     let router = Router::new().get("/note", read).post("/note", write).route("PUT", "/note", write);
+    ///     let (http, router) = (Http1::new(Options::default()), router.shared());
+    ///     reactor.accept(listener, move |_peer| http.connection(router.service(App::default())))
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn shared(self) -> Shared<S> {
         Shared(Rc::new(self))
     }

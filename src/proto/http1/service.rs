@@ -21,6 +21,37 @@ pub enum Intake {
 ///
 /// A panic in a callback is logged with [`Service::name`] and answered with 500, or with a reset
 /// if the answer had begun; then the connection closes. The others are not affected.
+///
+/// ```
+/// use reev::http1::{Fields, Intake, Request, Response, Service, Status};
+///
+/// /// Counts the bytes of what is uploaded, and keeps none.
+/// #[derive(Default)]
+/// struct Upload {
+///     bytes: u64,
+/// }
+///
+/// impl Service for Upload {
+///     fn on_head(&mut self, _req: &Request<'_>, _res: &mut Response<'_>) -> Intake {
+///         Intake::Streamed
+///     }
+///
+///     fn on_request(&mut self, req: &Request<'_>, res: &mut Response<'_>) {
+///         self.bytes = 0;
+///         if req.method() != "PUT" {
+///             res.send(Status::METHOD_NOT_ALLOWED, Fields::new("Allow: PUT\r\n"), b"");
+///         }
+///     }
+///
+///     fn on_body(&mut self, data: &[u8], _res: &mut Response<'_>) {
+///         self.bytes += data.len() as u64;
+///     }
+///
+///     fn on_end(&mut self, res: &mut Response<'_>) {
+///         res.body(format!("{} bytes\n", self.bytes).as_bytes());
+///     }
+/// }
+/// ```
 pub trait Service: 'static {
     /// A request is there, with its content unless that is streamed. It is to be answered
     /// through `res`: at once ([`Response::send`] and others), piece by piece

@@ -1,4 +1,11 @@
 /// A final or interim status code, 100 to 999 (RFC 9110 section 15).
+///
+/// ```
+/// use reev::http1::Status;
+///
+/// assert_eq!((Status::NOT_FOUND.code(), Status::NOT_FOUND.reason()), (404, "Not Found"));
+/// assert_eq!(Status::new(99), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Status(u16);
 

@@ -27,6 +27,21 @@ impl Key {
 }
 
 /// A client's request, and what its response is checked against.
+///
+/// ```
+/// use reev::websocket::client::{HandshakeError, Key, Request};
+///
+/// let request = Request { protocols: &["chat"], ..Request::new("example.org", "/ws") };
+/// let key = Key::random()?;
+/// let mut head = Vec::new();
+/// request.write(&key, &mut head)?;
+/// assert!(head.starts_with(b"GET /ws HTTP/1.1\r\nHost: example.org\r\n"));
+///
+/// // What the server answered, parsed by an HTTP parser:
+/// let headers: [(&[u8], &[u8]); 1] = [(b"Content-Length", b"0")];
+/// assert_eq!(request.check(&key, 404, headers), Err(HandshakeError::Status(404)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Request<'o> {
     /// The `Host` header: the name, and the port unless it is the scheme's own.

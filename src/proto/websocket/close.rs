@@ -4,6 +4,13 @@ use super::config::CLOSE_REASON_LEN_MAX;
 use super::error::ProtocolError;
 
 /// A close code, any 16-bit number; [`is_on_wire`](Self::is_on_wire) says whether a frame may carry it.
+///
+/// ```
+/// use reev::websocket::CloseCode;
+///
+/// assert!(CloseCode(4000).is_on_wire(), "for private use");
+/// assert!(!CloseCode::ABNORMAL.is_on_wire());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(pub u16);
 

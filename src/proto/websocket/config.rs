@@ -19,6 +19,17 @@ const _: () = assert!(CONTROL_LEN_MAX < 126, "a control frame has the short form
 const _: () = assert!(RESERVE_AT_ONCE >= CONTROL_LEN_MAX);
 
 /// What one connection may use, and how it answers.
+///
+/// ```
+/// use reev::websocket::{Config, DeflateConfig};
+///
+/// let config = Config {
+///     message_max: 64 << 10,
+///     deflate: Some(DeflateConfig { level: 6, ..DeflateConfig::default() }),
+///     ..Config::default()
+/// };
+/// # let _ = config;
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The longest message taken, in bytes, after inflation. A longer one fails the connection with 1009.

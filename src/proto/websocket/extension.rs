@@ -85,6 +85,17 @@ pub fn answer<'a>(
 }
 
 /// The header value with which a client offers.
+///
+/// ```
+/// use reev::websocket::DeflateConfig;
+/// use reev::websocket::extension::{answer, check, offer};
+///
+/// let client = DeflateConfig::default();
+/// let offered = offer(&client);
+/// let agreed = answer([offered.as_bytes()], &DeflateConfig::default())?.expect("it can be met");
+/// assert_eq!(check([agreed.header.as_bytes()], Some(&client))?, Some(agreed.params));
+/// # Ok::<(), reev::websocket::extension::Malformed>(())
+/// ```
 pub fn offer(wish: &DeflateConfig) -> String {
     let mut header = String::from("permessage-deflate");
     put_flag(&mut header, SERVER_NO_TAKEOVER, wish.server_no_context_takeover);

@@ -43,6 +43,16 @@ impl Kind {
 }
 
 /// The header of one frame.
+///
+/// ```
+/// use reev::websocket::Header;
+///
+/// let header = Header { first: 0x81, len: 300, mask: None };
+/// let bytes = header.encode();
+/// assert_eq!(&bytes[..], b"\x81\x7e\x01\x2c");
+/// assert_eq!(Header::parse(&bytes), Ok(Some((header, 4))));
+/// assert_eq!(Header::parse(&bytes[..3]), Ok(None));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// FIN, the reserved bits and the opcode, as on the wire.

@@ -13,6 +13,28 @@ use crate::{Close, Ctx, TimerId};
 /// A handler lives on one reactor's thread, as an [`EvHandler`](crate::EvHandler) does: it needs
 /// neither `Send` nor locks, and what it sends through [`WebSocket`] leaves when the callback has
 /// returned. A panic resets the connection; the others are not affected.
+///
+/// ```
+/// use reev::Ctx;
+/// use reev::websocket::{CloseCode, Closed, Handler, WebSocket};
+///
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     fn on_text(&mut self, ws: &mut WebSocket<'_>, text: &str) {
+///         match text {
+///             "bye" => ws.close(CloseCode::NORMAL, ""),
+///             text => _ = ws.text(text), // refused only after the close frame
+///         }
+///     }
+///
+///     fn on_close(&mut self, _cx: &mut Ctx<'_>, closed: &Closed<'_>) {
+///         if !closed.clean {
+///             log::info!("ended with {:?}: {}", closed.code, closed.cause);
+///         }
+///     }
+/// }
+/// ```
 pub trait Handler: 'static {
     /// The handshake is done: called once, before anything else.
     fn on_open(&mut self, ws: &mut WebSocket<'_>) {

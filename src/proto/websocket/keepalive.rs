@@ -41,6 +41,18 @@ pub enum Due {
 }
 
 /// The clockwork of one connection. Traffic costs one store.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use reev::websocket::{Due, KeepAlive, KeepAlivePolicy};
+///
+/// let (policy, start) = (KeepAlivePolicy::default(), Instant::now());
+/// let mut alive = KeepAlive::new(start);
+/// let later = start + Duration::from_secs(30);
+/// let Due::Ping(payload) = alive.poll(&policy, later) else { panic!("30 s without traffic") };
+/// let round_trip = alive.pong(&payload, later + Duration::from_millis(5));
+/// assert_eq!(round_trip, Some(Duration::from_millis(5)));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAlive {
     seen: Instant,

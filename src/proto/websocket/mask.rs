@@ -5,6 +5,18 @@ use std::fmt;
 /// XORs `data` with `key`, which starts at the first byte. Masking and unmasking are the same.
 ///
 /// Any alignment; the blocks of words are for the compiler to make vectors of.
+///
+/// ```
+/// use reev::websocket::mask;
+///
+/// let key = [1, 2, 3, 4];
+/// let mut data = *b"Hello";
+/// let (first, rest) = data.split_at_mut(3);
+/// mask::apply(first, key);
+/// mask::apply(rest, mask::advance(key, 3));
+/// mask::apply(&mut data, key);
+/// assert_eq!(&data, b"Hello");
+/// ```
 #[inline]
 pub fn apply(data: &mut [u8], key: [u8; 4]) {
     let half = u32::from_ne_bytes(key);
@@ -42,6 +54,12 @@ fn xor(bytes: &mut [u8; 8], word: u64) {
 const POOL: usize = 128;
 
 /// The source of a client's mask keys, a fresh one for each frame (RFC 6455 section 10.3).
+///
+/// ```
+/// use reev::websocket::Masks;
+///
+/// assert_eq!(Masks::seeded(7).next_key(), Masks::seeded(7).next_key());
+/// ```
 pub struct Masks(Source);
 
 enum Source {

@@ -70,6 +70,16 @@ impl fmt::Debug for Origins {
 
 /// The settings of the connections of a [`WebSockets`](super::WebSockets). Start from the default
 /// and change fields.
+///
+/// ```
+/// use std::sync::Arc;
+/// use reev::websocket::{Options, Origins, SlowConsumer};
+///
+/// let mut options = Options::with_deflate();
+/// options.origins = Origins::Check(Arc::new(|origin, _host| origin == b"https://example.org"));
+/// options.slow_consumer = SlowConsumer::Drop;
+/// # let _ = options;
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {

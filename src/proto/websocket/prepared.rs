@@ -6,6 +6,21 @@ use bytes::Bytes;
 
 /// A message in one unmasked frame, for any number of a server's connections: encoded once, and compressed at most
 /// once. Cloning copies two reference counts. It may be shared between threads.
+///
+/// ```
+/// use reev::Reactor;
+/// use reev::websocket::{Peer, Prepared};
+///
+/// /// Sends one message, which is encoded once, to all in the room.
+/// fn tell(reactor: &mut Reactor, room: &[Peer], text: &str) {
+///     let message = Prepared::text(text);
+///     for peer in room {
+///         if let Some(mut cx) = reactor.conn(peer.id()) {
+///             let _ = peer.send(&mut cx, &message); // who reads too slowly misses it
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Prepared {
     plain: Bytes,

@@ -41,6 +41,17 @@ pub struct Decoded<'a> {
 ///
 /// A message that lies whole in the data is unmasked in place and handed out as a slice of it. Of any other, the bytes
 /// are taken as they arrive: unmasked, checked and moved to one buffer, which is freed when the message was delivered.
+///
+/// ```
+/// use reev::websocket::{Config, Event, Receiver, Role};
+///
+/// let mut receiver = Receiver::new(Role::Client, &Config::default(), None);
+/// let mut data = *b"\x81\x05Hello\x81";
+/// let decoded = receiver.decode(&mut data)?;
+/// assert_eq!((decoded.used, decoded.event), (7, Some(Event::Text("Hello"))));
+/// assert_eq!(receiver.decode(&mut data[7..])?.event, None);
+/// # Ok::<(), reev::websocket::ProtocolError>(())
+/// ```
 pub struct Receiver {
     message: Option<Box<Assembly>>,
     inflater: Option<Box<Inflater>>,

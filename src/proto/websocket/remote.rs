@@ -41,6 +41,22 @@ impl Command {
 /// What one thread sends arrives in its order. Messages wait in a queue of their own, bounded by
 /// [`Options::remote_bytes_max`](super::Options::remote_bytes_max), while the peer reads slowly.
 /// A `Remote` that outlives its WebSocket is harmless.
+///
+/// ```
+/// use reev::websocket::{Handler, WebSocket};
+///
+/// /// Works out the answer elsewhere.
+/// struct Slow;
+///
+/// impl Handler for Slow {
+///     fn on_text(&mut self, ws: &mut WebSocket<'_>, text: &str) {
+///         let (remote, question) = (ws.remote(), text.to_owned());
+///         std::thread::spawn(move || {
+///             let _ = remote.text(question.to_uppercase()); // the client may have gone
+///         });
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Remote {
     remote: crate::Remote,

@@ -40,6 +40,18 @@ pub enum Compress {
 
 /// The encoder of one connection. Frames are appended to a sink, a `Vec<u8>`; what that costs in allocations is the
 /// sink's affair.
+///
+/// ```
+/// use reev::websocket::{CloseCode, Config, Role, Sender, State};
+///
+/// let (mut sender, mut out) = (Sender::new(Role::Server, &Config::default(), None), Vec::new());
+/// sender.text("Hello", &mut out)?;
+/// sender.close(CloseCode::NORMAL, "", &mut out)?;
+/// assert_eq!(out, b"\x81\x05Hello\x88\x02\x03\xe8");
+/// assert_eq!(sender.state(), State::CloseSent);
+/// assert!(sender.text("too late", &mut out).is_err());
+/// # Ok::<(), reev::websocket::SendError>(())
+/// ```
 pub struct Sender {
     state: State,
     masks: Option<Box<Masks>>,

@@ -49,6 +49,24 @@ pub enum Reject {
 ///
 /// # Errors
 /// The response to send instead.
+///
+/// ```
+/// use reev::websocket::server::{Options, Reject, accept};
+///
+/// let headers: [(&[u8], &[u8]); 5] = [
+///     (b"Host", b"example.org"),
+///     (b"Upgrade", b"websocket"),
+///     (b"Connection", b"Upgrade"),
+///     (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+///     (b"Sec-WebSocket-Version", b"13"),
+/// ];
+/// let accepted = accept(b"GET", 1, headers, &Options::default()).expect("a handshake");
+/// let mut response = Vec::new();
+/// accepted.write(&[("Set-Cookie", "a=b")], &mut response);
+/// assert!(response.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
+///
+/// assert_eq!(accept(b"POST", 1, headers, &Options::default()), Err(Reject::Method));
+/// ```
 pub fn accept<'h>(
     method: &[u8],
     http_1_minor: u8,

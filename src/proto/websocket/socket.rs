@@ -23,6 +23,27 @@ pub(super) const CONTROL_ROOM: usize = HEADER_LEN_MAX + CONTROL_LEN_MAX;
 ///
 /// Nothing here blocks: what is sent goes to the reactor's output, and leaves when the callback
 /// has returned. An error says that nothing was written.
+///
+/// ```
+/// use std::time::Duration;
+/// use reev::TimerId;
+/// use reev::websocket::{Handler, WebSocket};
+///
+/// /// Ticks every second, unless the peer is behind.
+/// struct Clock;
+///
+/// impl Handler for Clock {
+///     fn on_open(&mut self, ws: &mut WebSocket<'_>) {
+///         ws.ctx().set_periodic(Duration::from_secs(1));
+///     }
+///
+///     fn on_timeout(&mut self, ws: &mut WebSocket<'_>, _timer: TimerId) {
+///         if ws.pending_output() < 64 << 10 {
+///             let _ = ws.text("tick");
+///         }
+///     }
+/// }
+/// ```
 pub struct WebSocket<'a> {
     pub(super) cx: Ctx<'a>,
     pub(super) sender: &'a mut Sender,

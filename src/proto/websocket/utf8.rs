@@ -2,6 +2,16 @@
 
 /// A `String` fed with pieces cut anywhere, also within a character. An invalid byte is refused by the push that
 /// brings it, as RFC 6455 section 8.1 asks of those who fail fast.
+///
+/// ```
+/// # use reev::websocket::{InvalidUtf8, TextBuffer};
+/// let mut text = TextBuffer::default();
+/// text.push(b"caf\xc3")?; // cut within a character
+/// assert_eq!(text.finish(), Err(InvalidUtf8));
+/// text.push(b"\xa9")?;
+/// assert_eq!(text.finish(), Ok("café"));
+/// # Ok::<(), InvalidUtf8>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct TextBuffer {
     valid: String,

@@ -1,0 +1,205 @@
+//! What the documentation promises about the tree: that each public item is shown at work or says
+//! why not, that the tests, files and unsafe blocks it names are those that are there, and that its
+//! links lead somewhere.
+
+#[path = "support/tree.rs"]
+mod tree;
+
+use std::collections::BTreeSet;
+
+use tree::{files, has_word};
+
+#[track_caller]
+fn none(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+/// Public items that no example names, by the reason.
+const NOT_SHOWN: [(&str, &[&str]); 7] = [
+    (
+        "a question whose line of documentation answers it",
+        &[
+            "as_u64",
+            "authority",
+            "close_code",
+            "datagram_addr",
+            "dropped_datagrams",
+            "has_content",
+            "has_token",
+            "is_bodyless",
+            "is_datagram",
+            "is_deflated",
+            "is_empty",
+            "is_interim",
+            "is_partial",
+            "is_streaming",
+            "is_unix",
+            "resolve",
+            "status",
+            "unix_name",
+            "unix_path",
+            "wants_continue",
+            "wants_upgrade",
+            "find",
+            "body_kind",
+        ],
+    ),
+    (
+        "a variant of what is shown: the same with a deadline, several pieces, or from elsewhere",
+        &[
+            "adopt_datagrams",
+            "client_with",
+            "connect_datagrams",
+            "demand_upgrade",
+            "fields",
+            "leave_multicast",
+            "listen_limited",
+            "ping",
+            "prepared",
+            "read_by",
+            "serve_path",
+            "stream_sized",
+            "try_wait",
+            "wait_timeout",
+            "write_by",
+            "write_vectored",
+            "read_while_blocked",
+            "close_listener",
+            "unsatisfiable",
+            "set_faults",
+            "turn",
+            "saw_reset",
+            "free",
+        ],
+    ),
+    (
+        "a value that an example gets and uses without spelling its type",
+        &[
+            "Agreed",
+            "Calls",
+            "Completion",
+            "Completions",
+            "DatagramId",
+            "Decoded",
+            "Dial",
+            "Headers",
+            "PoolRemote",
+            "PoolStats",
+            "Routed",
+            "Running",
+            "Shutdown",
+        ],
+    ),
+    (
+        "the signature of a closure or function that an example passes",
+        &["OriginFn", "PlaceFn", "RouteFn"],
+    ),
+    (
+        "plain data, each field explained where it stands",
+        &["CloseFrame", "Compress", "DeflateParams", "Established", "HeaderBytes", "Accept"],
+    ),
+    ("an error, whose documentation says what to do about it", &["LengthMismatch", "Refused"]),
+    (
+        "for those who drive a codec by hand; the layers of the crate do, and are the example",
+        &[
+            "Shared",
+            "Sink",
+            "closing",
+            "fail",
+            "from_nonce",
+            "if_range",
+            "plain_header",
+            "put_continue",
+            "refresh",
+            "reserve_exact",
+            "set_masks",
+            "skip",
+            "system",
+        ],
+    ),
+];
+
+/// The lines of the examples in documentation comments of `text`.
+fn examples_in_source(text: &str) -> String {
+    let mut examples = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let line = line.trim_start();
+        let Some(doc) = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")) else {
+            inside = false;
+            continue;
+        };
+        match doc.trim_start().starts_with("```") {
+            true => inside = !inside,
+            false if inside => examples.extend([doc, "\n"]),
+            false => {}
+        }
+    }
+    examples
+}
+
+/// The blocks of Rust of a page.
+fn rust_blocks(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(bool, String)> = None;
+    for line in page.lines() {
+        match (&mut open, line.starts_with("```")) {
+            (None, true) => open = Some((line.starts_with("```rust"), String::new())),
+            (None, false) => {}
+            (Some((_, block)), false) => block.extend([line, "\n"]),
+            (Some(_), true) => {
+                blocks.extend(open.take().filter(|(rust, _)| *rust).map(|(_, block)| block));
+            }
+        }
+    }
+    blocks
+}
+
+/// Items and methods that are `pub`, with whether their own documentation has an example.
+fn public_items(text: &str) -> Vec<(String, bool)> {
+    let mut items = Vec::new();
+    let mut shown = false;
+    for line in text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")) {
+        let trimmed = line.trim_start();
+        if trimmed.starts_with("///") {
+            shown |= trimmed.contains("```");
+            continue;
+        }
+        if let Some(rest) = trimmed.strip_prefix("pub ") {
+            let rest =
+                rest.strip_prefix("const ").filter(|rest| rest.starts_with("fn ")).unwrap_or(rest);
+            let kinds = ["fn ", "struct ", "enum ", "trait ", "type "];
+            if let Some(name) = kinds.iter().find_map(|kind| rest.strip_prefix(kind)) {
+                let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+                items.push((name[..end.unwrap_or(name.len())].to_owned(), shown));
+            }
+        }
+        shown &= trimmed.starts_with("#[") || trimmed.starts_with(')') || trimmed.is_empty();
+    }
+    items
+}
+
+/// Planted: a public function without an example, and one of the exceptions shown in one.
+#[test]
+fn every_public_item_is_shown_or_has_a_reason_not_to() {
+    let sources = files("src", &["rs"]);
+    let pages = files("docs", &["md"]);
+    let mut examples: String = sources.iter().map(|(_, text)| examples_in_source(text)).collect();
+    examples.extend(pages.iter().flat_map(|(_, page)| rust_blocks(page)));
+    let excused: BTreeSet<&str> = NOT_SHOWN.iter().flat_map(|(_, names)| *names).copied().collect();
+    let (mut missing, mut seen) = (Vec::new(), BTreeSet::new());
+    for (file, text) in &sources {
+        for (name, shown) in public_items(text) {
+            let named = shown || has_word(&examples, &name);
+            if !named && !excused.contains(name.as_str()) {
+                missing.push(format!("{file}: {name}"));
+            }
+            if !named {
+                seen.insert(name);
+            }
+        }
+    }
+    none("public items that no example shows", &missing);
+    let shown = excused.iter().filter(|name| !seen.contains(**name)).map(|name| (*name).to_owned());
+    none("excused, but shown by now or gone", &shown.collect::<Vec<_>>());
+}
