@@ -24,6 +24,9 @@ const BULK_MAX: usize = 512 << 10;
 const ARGUMENTS_MAX: usize = 1024;
 const INLINE_MAX: usize = 64 << 10;
 const OUTPUT_HIGH: usize = 256 << 10;
+/// How long to go on looking for requests before sleeping, in microseconds: a busy client need not
+/// wake the server then, which costs it more than the request.
+const SPIN_US: u64 = 50;
 /// How often keys that have expired are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -548,6 +551,7 @@ struct Options {
 fn main() -> ExitCode {
     common::run("127.0.0.1:6379", |mut options: Options| {
         options.serve.reactors = options.serve.reactors.max(1);
+        options.serve.spin_us.get_or_insert(SPIN_US);
         let config = Config { output_high: OUTPUT_HIGH, ..options.serve.config() };
         let mut server = Server::new(config)?;
         let listener = server.listen(&options.serve.addr)?;

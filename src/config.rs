@@ -72,6 +72,10 @@ pub struct Config {
     pub linger_bytes_max: usize,
     /// A poll never sleeps longer than this, whatever the timers say. Default 60 s.
     pub poll_timeout_max: Duration,
+    /// How long a reactor goes on looking for events before it sleeps, giving way to others that
+    /// want its core. What comes within it costs nobody a wake-up; but the core is busy
+    /// meanwhile. Default 0: sleep at once.
+    pub spin: Duration,
     /// A listener that is closed goes on accepting connections whose handshake was under way, new
     /// ones being steered away, until none has come for so long (or for ten times as long, if
     /// they do not cease). Should be longer than the clients' round trips. Default 200 ms.
@@ -107,6 +111,7 @@ impl Default for Config {
             linger_timeout: Duration::from_secs(2),
             linger_bytes_max: 1 << 20,
             poll_timeout_max: Duration::from_secs(60),
+            spin: Duration::ZERO,
             listener_grace: Duration::from_millis(200),
             shutdown_timeout: Duration::from_secs(10),
             slow_turn: Duration::from_millis(100),

@@ -105,8 +105,7 @@ impl Reactor {
 
     /// One turn: wait, events, mail, timers, what was put off. False when it was the last.
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
-        let wait = self.wait();
-        let ready = self.dispatcher.backend.wait(wait)?;
+        let ready = self.poll()?;
         self.begin_turn();
         for i in 0..ready {
             self.dispatch(self.dispatcher.backend.event(i));
@@ -123,6 +122,28 @@ impl Reactor {
             self.report_shutdown(cut);
         }
         Ok(self.running)
+    }
+
+    /// Waits for events; their number. What is configured to spin looks for a while first.
+    fn poll(&mut self) -> io::Result<usize> {
+        let mut wait = self.wait();
+        let spin = self.dispatcher.core.config.spin;
+        if let Wait::AtMost(sleep) = wait
+            && !spin.is_zero()
+            && self.dispatcher.backend.is_native()
+        {
+            let backend = &mut self.dispatcher.backend;
+            let end = backend.now().saturating_add(nanos(spin.min(sleep)));
+            while backend.now() < end {
+                let ready = backend.wait(Wait::No)?;
+                if ready > 0 {
+                    return Ok(ready);
+                }
+                std::thread::yield_now(); // to a peer on this core, or it could not answer
+            }
+            wait = self.wait(); // a timer may be due by now
+        }
+        self.dispatcher.backend.wait(wait)
     }
 
     fn begin_turn(&mut self) {

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches};
 use reev::{Addr, Config, ListenerId, Server};
@@ -24,6 +25,10 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) no_pin: bool,
 
+    /// Microseconds to go on looking for events before a reactor sleeps
+    #[arg(long)]
+    pub(crate) spin_us: Option<u64>,
+
     /// Set by an example whose answers are longer than the default allows.
     #[arg(skip)]
     pub(crate) output_max: Option<usize>,
@@ -34,7 +39,8 @@ impl Serve {
     pub(crate) fn config(&self) -> Config {
         let default = Config::default();
         let output_max = self.output_max.unwrap_or(default.output_max);
-        Config { reactors: self.reactors, pin: !self.no_pin, output_max, ..default }
+        let spin = Duration::from_micros(self.spin_us.unwrap_or(0));
+        Config { reactors: self.reactors, pin: !self.no_pin, output_max, spin, ..default }
     }
 
     /// The address for datagrams: `udp://` where no scheme is given.

@@ -424,3 +424,60 @@ fn hard_case_31_poll_timeout_rounding() {
     let waits = sim.calls().waits - waits;
     assert!((100..=102).contains(&waits), "{waits} waits of 10 ms in a second");
 }
+
+/// Processor time that the calling thread has had, in nanoseconds.
+fn processor_time() -> u64 {
+    let stats = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stats.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// A reactor that looks for events before it sleeps misses none: messages, bytes, timers. It
+/// does look, for as long as it is told, and then it sleeps.
+/// Planted: `spin` is not looked at; it is taken for endless; timers do not
+/// end it.
+#[test]
+fn a_reactor_that_spins_misses_nothing_and_sleeps_in_the_end() {
+    use std::io::{Read, Write};
+    use std::sync::mpsc;
+
+    use crate::common::Serving;
+    for (spin, sleeps) in [(Duration::from_secs(3600), false), (Duration::from_millis(2), true)] {
+        let (told, ticks) = mpsc::channel();
+        let config = Config { spin, ..crate::common::config() };
+        let serving = Serving::start(config, "127.0.0.1:0", &Default::default(), move |_| {
+            let told = told.clone();
+            crate::common::each(move |cx, what| {
+                match what {
+                    What::Open => drop(cx.set_periodic(Duration::from_millis(3))),
+                    What::Timeout(_) => drop(told.send(())),
+                    What::Read(data) => {
+                        cx.write(data);
+                        return Ok(data.len());
+                    }
+                    other => return usual(cx, other),
+                }
+                Ok(0)
+            })
+        });
+        let mut client = serving.connect();
+        for _ in 0..20 {
+            client.write_all(b"x").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            ticks.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        drop(client);
+        crate::common::until("it is closed", || serving.handle.stats()[0].open == 0);
+        let had = || serving.ask(|_| processor_time());
+        let spent = |rest: Duration| {
+            let before = had();
+            std::thread::sleep(rest);
+            had() - before
+        };
+        if sleeps {
+            let burnt = spent(Duration::from_millis(200));
+            assert!(burnt < 100_000_000, "{burnt} ns of 200 ms in which nothing happens");
+        } else {
+            crate::common::until("it spins", || spent(50 * MS) > 20_000_000);
+        }
+    }
+}
