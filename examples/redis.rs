@@ -5,6 +5,8 @@
 //! threads and nothing is locked. With `--reactors N` every reactor has a store and channels of
 //! its own (shards by connection, not by key), which suits caches that a client fills itself.
 //!
+//! `benches/redis.sh` compares it with the `redis-server` of the distribution.
+//!
 //! Commands: PING, ECHO, GET, SET (EX, PX, NX, XX), DEL, EXISTS, TTL, INCR, LPUSH, LLEN, LRANGE,
 //! PUBLISH, SUBSCRIBE, UNSUBSCRIBE, CONFIG GET, COMMAND, DBSIZE, FLUSHALL, QUIT.
 
