@@ -1,22 +1,16 @@
-//! The parts of a reactor by themselves: its slots, timers and buffers, reached through the public interface on a
-//! simulated kernel, so that no system call is in the figures. Timers and slots stand beside what `std` offers for the
-//! same work.
+//! The parts of a reactor by themselves: its slots and buffers, reached through the public interface on a simulated
+//! kernel, so that no system call is in the figures. Slots stand beside what `std` offers for the same work; timers are
+//! in the bench called loopback.
 //!
-//! What the simulator itself costs is in the figures of `buf` and in `timer/fire`: those tell one commit from
-//! another; what the real kernel adds is in the bench called loopback.
-
-#[path = "instructions/timers.rs"]
-mod timers;
+//! What the simulator itself costs is in the figures of `buf`: those tell one commit from another; what the real kernel
+//! adds is in loopback.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use reev::sim::{Faults, Simulation};
 use reev::{Config, ConnId, Ctx, EvHandler};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
-use std::hint::black_box;
+use std::collections::HashMap;
 use std::io;
-use std::time::{Duration, Instant};
-use timers::{Firing, steps};
+use std::time::Duration;
 
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const SEED: u64 = 7;
@@ -64,156 +58,6 @@ fn slab(criterion: &mut Criterion) {
             sim.settle();
         });
     });
-    group.finish();
-}
-
-/// What a timer queue does, on a clock of whole steps.
-trait Queue {
-    fn schedule(&mut self, at: u64) -> u64;
-    fn cancel(&mut self, at: u64, id: u64);
-    /// Takes the timer that is due next, if it is due at `now`.
-    fn due(&mut self, now: u64) -> bool;
-}
-
-#[derive(Default)]
-struct Tree {
-    timers: BTreeMap<(u64, u64), u64>,
-    next: u64,
-}
-
-impl Queue for Tree {
-    fn schedule(&mut self, at: u64) -> u64 {
-        self.next += 1;
-        self.timers.insert((at, self.next), self.next);
-        self.next
-    }
-
-    fn cancel(&mut self, at: u64, id: u64) {
-        self.timers.remove(&(at, id));
-    }
-
-    fn due(&mut self, now: u64) -> bool {
-        self.timers.first_entry().filter(|first| first.key().0 <= now).map(|e| e.remove()).is_some()
-    }
-}
-
-/// Cancelled timers stay until they are due, or until they are half of all.
-#[derive(Default)]
-struct Heap {
-    timers: BinaryHeap<Reverse<(u64, u64)>>,
-    cancelled: HashSet<u64>,
-    next: u64,
-}
-
-impl Queue for Heap {
-    fn schedule(&mut self, at: u64) -> u64 {
-        self.next += 1;
-        self.timers.push(Reverse((at, self.next)));
-        self.next
-    }
-
-    fn cancel(&mut self, _: u64, id: u64) {
-        self.cancelled.insert(id);
-        if self.cancelled.len() > self.timers.len() / 2 {
-            let Heap { timers, cancelled, .. } = self;
-            timers.retain(|Reverse((_, id))| !cancelled.remove(id));
-        }
-    }
-
-    fn due(&mut self, now: u64) -> bool {
-        while let Some(&Reverse((at, id))) = self.timers.peek() {
-            if at > now {
-                return false;
-            }
-            self.timers.pop();
-            if self.cancelled.is_empty() || !self.cancelled.remove(&id) {
-                return true;
-            }
-        }
-        false
-    }
-}
-
-fn filled<Q: Queue + Default>(pending: usize, rng: &mut fastrand::Rng) -> Q {
-    let mut queue = Q::default();
-    for _ in 0..pending {
-        queue.schedule(rng.u64(1..=steps(pending).into()));
-    }
-    queue
-}
-
-/// A timer that is armed and cancelled before it is due: the fate of most.
-fn cancel(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("timer/schedule and cancel");
-    for pending in SIZES {
-        let mut rng = fastrand::Rng::with_seed(SEED);
-        let steps = steps(pending);
-        let mut sim = Simulation::new(SEED);
-        let id = sim.reactor().add(Idle);
-        sim.settle();
-        let mut cx = sim.reactor().conn(id).expect("it was added");
-        let after = |rng: &mut fastrand::Rng| Duration::from_millis(rng.u32(1..=steps).into());
-        for _ in 0..pending {
-            cx.set_timer(after(&mut rng));
-        }
-        group.bench_function(BenchmarkId::new("reev", pending), |bencher| {
-            bencher.iter(|| {
-                let timer = cx.set_timer(after(&mut rng));
-                cx.cancel_timer(timer)
-            });
-        });
-        fn run<Q: Queue>(queue: &mut Q, rng: &mut fastrand::Rng, steps: u32) {
-            let at = rng.u64(1..=steps.into());
-            let id = queue.schedule(at);
-            queue.cancel(at, black_box(id));
-        }
-        let mut tree: Tree = filled(pending, &mut rng);
-        group.bench_function(BenchmarkId::new("BTreeMap", pending), |bencher| {
-            bencher.iter(|| run(&mut tree, &mut rng, steps));
-        });
-        let mut heap: Heap = filled(pending, &mut rng);
-        group.bench_function(BenchmarkId::new("BinaryHeap", pending), |bencher| {
-            bencher.iter(|| run(&mut heap, &mut rng, steps));
-        });
-    }
-    group.finish();
-}
-
-/// The timer that is due next fires and is armed again. For reev that includes the call of the handler.
-fn fire(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("timer/fire and rearm");
-    for pending in SIZES {
-        let mut firing = Firing::new(pending);
-        group.bench_function(BenchmarkId::new("reev", pending), |bencher| {
-            bencher.iter_custom(|count| {
-                let begin = Instant::now();
-                let fired = firing.fire(count);
-                begin.elapsed().mul_f64(count as f64 / fired as f64)
-            });
-        });
-        fn run<Q: Queue>(queue: &mut Q, count: u64, now: &mut u64, pending: usize) -> Duration {
-            let mut rng = fastrand::Rng::with_seed(*now);
-            let mut fired = 0;
-            let begin = Instant::now();
-            while fired < count {
-                *now += 1;
-                while queue.due(*now) {
-                    queue.schedule(*now + rng.u64(1..=steps(pending).into()));
-                    fired += 1;
-                }
-            }
-            begin.elapsed().mul_f64(count as f64 / fired as f64)
-        }
-        let mut rng = fastrand::Rng::with_seed(SEED);
-        let (mut tree, mut now): (Tree, _) = (filled(pending, &mut rng), 0);
-        group.bench_function(BenchmarkId::new("BTreeMap", pending), |bencher| {
-            bencher.iter_custom(|count| run(&mut tree, count, &mut now, pending));
-        });
-        let (mut heap, mut now): (Heap, _) = (filled(pending, &mut rng), 0);
-        group.bench_function(BenchmarkId::new("BinaryHeap", pending), |bencher| {
-            bencher.iter_custom(|count| run(&mut heap, count, &mut now, pending));
-        });
-    }
     group.finish();
 }
 
@@ -287,5 +131,5 @@ fn quick() -> Criterion {
         .measurement_time(Duration::from_millis(600))
 }
 
-criterion_group!(name = benches; config = quick(); targets = slab, cancel, fire, buf);
+criterion_group!(name = benches; config = quick(); targets = slab, buf);
 criterion_main!(benches);

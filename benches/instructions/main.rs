@@ -5,6 +5,7 @@
 //! answer, so that the server does the same in every run. Each is counted with two numbers of operations; the
 //! difference is free of start-up and stop. Instructions of the kernel are not counted.
 
+mod firing;
 #[path = "../loopback/host.rs"]
 #[allow(dead_code, reason = "the clock is for loopback")]
 mod host;
@@ -17,7 +18,6 @@ mod site;
 #[path = "../loopback/sys.rs"]
 #[allow(dead_code, reason = "the clock and the client's calls are for loopback")]
 mod sys;
-mod timers;
 #[path = "../loopback/verify.rs"]
 #[allow(dead_code, reason = "the thorough part is for loopback")]
 mod verify;
@@ -146,7 +146,7 @@ fn run() -> Result<bool> {
         return serve(&name, &workload).map(|()| true);
     }
     if let Some(fires) = arguments.opt_value_from_str("--fire")? {
-        timers::Firing::new(arguments.value_from_str("--pending")?).fire(fires);
+        firing::Firing::new(arguments.value_from_str("--pending")?).fire(fires);
         return Ok(true);
     }
     let only: Option<String> = arguments.opt_value_from_str("--only")?;

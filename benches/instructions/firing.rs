@@ -1,7 +1,7 @@
 //! Timers of a simulated reactor that fire and are armed again, with a fixed number pending.
 
 use reev::sim::Simulation;
-use reev::{Ctx, EvHandler, TimerId};
+use reev::{ConnId, Ctx, EvHandler, TimerId};
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Timers that are due in one step of the clock, on average.
 const DUE: usize = 64;
-const STEP: Duration = Duration::from_millis(1);
+pub const STEP: Duration = Duration::from_millis(1);
 
 struct Rearm {
     fired: Rc<Cell<u64>>,
@@ -32,6 +32,7 @@ impl EvHandler for Rearm {
 /// A reactor with one handler, whose timers these are.
 pub struct Firing {
     sim: Simulation,
+    owner: ConnId,
     fired: Rc<Cell<u64>>,
 }
 
@@ -44,11 +45,17 @@ impl Firing {
         let rearm = Rearm { fired: fired.clone(), rng: rng.fork(), steps };
         let owner = sim.reactor().add(rearm);
         sim.settle();
-        let mut cx = sim.reactor().conn(owner).expect("it is open");
+        let mut firing = Firing { sim, owner, fired };
+        let mut cx = firing.cx();
         for _ in 0..pending {
             cx.set_timer(STEP * rng.u32(1..=steps));
         }
-        Firing { sim, fired }
+        firing
+    }
+
+    /// What arms and cancels timers of the handler.
+    pub fn cx(&mut self) -> Ctx<'_> {
+        self.sim.reactor().conn(self.owner).expect("it is open")
     }
 
     /// Lets time pass until so many have fired, and returns how many did.
