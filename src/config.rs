@@ -146,10 +146,21 @@ pub(crate) const UDP_MAX: usize = 65_507;
 pub(crate) const DATAGRAM_ERRORS_MAX: usize = 64;
 /// System calls to flush one queue at a time; a peer as fast as we are must not starve the others.
 pub(crate) const FLUSHES_PER_TURN: usize = 16;
+/// Attempts to read, or to write, for one connection of a proactor before others have their turn.
+#[cfg(feature = "proactor")]
+pub(crate) const ATTEMPTS_MAX: usize = 16;
+/// A rest of the swap buffer that is not worth a read of a proactor.
+#[cfg(feature = "proactor")]
+pub(crate) const SWAP_READ_MIN: usize = 1 << 10;
+/// The size of a proactor's swap buffer.
+#[cfg(feature = "proactor")]
+pub(crate) const SWAP_BUFFER_MIN: usize = 4 << 10;
+#[cfg(feature = "proactor")]
+pub(crate) const SWAP_BUFFER_MAX: usize = 1 << 30;
 
 const READ_BUFFER: usize = 64 << 10;
-const READ_BUFFER_MIN: usize = 4 << 10;
-const READ_BUFFER_MAX: usize = 16 << 20;
+pub(crate) const READ_BUFFER_MIN: usize = 4 << 10;
+pub(crate) const READ_BUFFER_MAX: usize = 16 << 20;
 const OUTPUT_LOW: usize = 64 << 10;
 const OUTPUT_HIGH: usize = 256 << 10;
 const EVENTS_MAX: usize = 65_536;
@@ -158,6 +169,8 @@ const KEEPALIVE_MAX_S: u64 = 32_767;
 
 const _: () = assert!(CHUNK_MIN <= CHUNK_MAX && CHUNK_MAX <= SCRATCH_MAX);
 const _: () = assert!(OUTPUT_LOW < OUTPUT_HIGH);
+#[cfg(feature = "proactor")]
+const _: () = assert!(SWAP_READ_MIN <= SWAP_BUFFER_MIN);
 const _: () = assert!(READ_BUFFER_MIN <= READ_BUFFER && READ_BUFFER <= READ_BUFFER_MAX);
 
 impl Config {

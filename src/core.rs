@@ -246,21 +246,6 @@ impl Core {
         }
     }
 
-    #[cfg(feature = "proactor")]
-    pub(crate) fn discard_output(&mut self, id: ConnId) -> usize {
-        let unsent = self.pending_output(id);
-        if id == self.current {
-            self.scratch.clear();
-        }
-        if let Some(conn) = self.conns.get_mut(id.0) {
-            conn.out = None;
-            conn.flags.remove(Flags::BLOCKED);
-            self.touch(id);
-        }
-        self.check_marks(id);
-        unsent
-    }
-
     pub(crate) fn pause_reads(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id.0)
             && !conn.flags.any(Flags::ENDING)

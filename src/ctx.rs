@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+#[cfg(feature = "proactor")]
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -255,18 +257,20 @@ impl Ctx<'_> {
         self.core.read_while_blocked(self.id, on);
     }
 
-    /// Why output failed, if it has; the end follows when all that has arrived is read.
+    /// Watches a descriptor that this handler keeps to itself.
     #[cfg(feature = "proactor")]
-    pub(crate) fn output_error(&self) -> Option<io::ErrorKind> {
-        let extra = self.core.conns.get(self.id.0)?.extra()?;
-        extra.send_error.as_ref().map(io::Error::kind)
+    pub(crate) fn watch_lent(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        watch: crate::sys::Interest,
+    ) -> io::Result<()> {
+        self.core.watch_lent(self.net, self.id, fd, watch)
     }
 
-    /// Drops what was written and not yet taken by the system, and says how many bytes it was:
-    /// the stream is torn there.
+    /// Closes, as by [`Ctx::close`], with the stream socket that this handler had to itself.
     #[cfg(feature = "proactor")]
-    pub(crate) fn discard_output(&mut self) -> usize {
-        self.core.discard_output(self.id)
+    pub(crate) fn close_lent(&mut self, fd: OwnedFd, eof: bool) {
+        self.core.close_lent(self.net, self.id, fd, eof);
     }
 
     /// Reads again. What `on_read` left untaken is offered again, even if nothing new arrives.

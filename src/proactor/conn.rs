@@ -1,23 +1,25 @@
-//! A connection that was given to a watcher.
+//! A connection that was given to a watcher, as the caller has it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
-use super::operation::{Deadline, Destination, Operation, Read, Write};
-use crate::remote::Remote;
-use crate::sync::lock_std;
+use super::link::Link;
+use super::operation::{Deadline, Destination, Read, Source, Write};
+use crate::addr::Addr;
+use crate::sys::net;
 use crate::timer::TimerId;
 
 /// A connection in a watcher's care: `Send`, `Sync`, cheap to clone.
 ///
 /// When the last clone is dropped (those in completions count), or at [`Conn::free`], the
 /// connection is closed, and what is pending completes with `ConnectionAborted`.
+///
+/// Submitting never blocks. What the system allows at once is done at once, on the thread that
+/// submits; the completion comes from [`Watcher::wait`](super::Watcher::wait) in any case.
 ///
 /// ```
 /// use std::io::Write;
@@ -40,33 +42,7 @@ use crate::timer::TimerId;
 /// assert_eq!((sent.context, sent.bytes), ("the answer", 5));
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct Conn<T: Send + 'static>(Arc<Inner<T>>);
-
-struct Inner<T: Send + 'static> {
-    shared: Arc<ConnShared<T>>,
-}
-
-/// What the caller's threads and the watcher's have in common.
-pub(crate) struct ConnShared<T> {
-    submitted: Mutex<Submitted<T>>,
-    /// There once the watcher has taken the connection in.
-    remote: OnceLock<Remote>,
-}
-
-struct Submitted<T> {
-    operations: VecDeque<Operation<T>>,
-    /// The watcher was told, and has not looked yet.
-    told: bool,
-    /// The connection is to be closed.
-    free: bool,
-    closed: bool,
-}
-
-/// What a watcher finds when it looks.
-pub(crate) struct News<T> {
-    pub(crate) operations: VecDeque<Operation<T>>,
-    pub(crate) free: bool,
-}
+pub struct Conn<T>(pub(crate) Arc<Link<T>>);
 
 /// A submission that came too late: the connection or its watcher is closed. What was given
 /// comes back.
@@ -75,8 +51,10 @@ pub(crate) struct News<T> {
 pub struct Refused<T> {
     /// The caller's value.
     pub context: T,
-    /// The buffers.
-    pub buffers: Vec<Vec<u8>>,
+    /// The buffer that was given to `read`, `read_full` or `write`.
+    pub buffer: Option<Vec<u8>>,
+    /// The buffers that were given to `write_vectored`.
+    pub pieces: Vec<Vec<u8>>,
 }
 
 impl<T> fmt::Display for Refused<T> {
@@ -93,61 +71,12 @@ impl<T> From<Refused<T>> for io::Error {
     }
 }
 
-impl<T> ConnShared<T> {
-    /// The watcher has taken the connection in.
-    pub(crate) fn taken_in(&self, remote: Remote) {
-        let _ = self.remote.set(remote); // happens once
-    }
-
-    pub(crate) fn news(&self) -> News<T> {
-        let mut submitted = lock_std(&self.submitted);
-        submitted.told = false;
-        let operations = std::mem::take(&mut submitted.operations);
-        News { operations, free: submitted.free }
-    }
-
-    /// Refuses submissions from now on; gives those that nobody has looked at.
-    pub(crate) fn close(&self) -> VecDeque<Operation<T>> {
-        let mut submitted = lock_std(&self.submitted);
-        submitted.closed = true;
-        std::mem::take(&mut submitted.operations)
-    }
-
-    fn tell(&self, mut submitted: std::sync::MutexGuard<'_, Submitted<T>>) {
-        let tell = !std::mem::replace(&mut submitted.told, true);
-        drop(submitted);
-        // Without a remote the watcher has yet to take the connection in, and looks then.
-        if let Some(remote) = self.remote.get().filter(|_| tell) {
-            let _ = remote.notify_urgent(0); // refused only if it is closed
-        }
-    }
-}
-
-impl<T: Send + 'static> Conn<T> {
-    pub(crate) fn new() -> Conn<T> {
-        let submitted =
-            Submitted { operations: VecDeque::new(), told: false, free: false, closed: false };
-        let shared = ConnShared { submitted: Mutex::new(submitted), remote: OnceLock::new() };
-        Conn(Arc::new(Inner { shared: Arc::new(shared) }))
-    }
-
-    pub(crate) fn shared(&self) -> Arc<ConnShared<T>> {
-        self.0.shared.clone()
-    }
-
-    /// A handle for a completion that outlived all others: the connection is closing.
-    pub(crate) fn late(shared: Arc<ConnShared<T>>) -> Conn<T> {
-        Conn(Arc::new(Inner { shared }))
-    }
-
-    /// A handle that does not keep the connection open.
-    pub(crate) fn downgrade(&self) -> WeakConn<T> {
-        WeakConn(Arc::downgrade(&self.0))
-    }
-
+impl<T> Conn<T> {
     /// Reads what arrives next: at least one byte, or none at the peer's FIN. `buffer` is
-    /// filled up to its length and comes back in the completion; `None` uses the watcher's own
-    /// buffer, whose bytes are lent until the next `wait`.
+    /// filled up to its length, by the system itself, and comes back in the completion; `None`
+    /// uses the watcher's own buffer, whose bytes are lent until the next `wait`.
+    ///
+    /// A buffer of no bytes completes with `InvalidInput`: nothing would look like the FIN.
     ///
     /// # Errors
     /// [`Refused`] if the connection is closed.
@@ -169,7 +98,8 @@ impl<T: Send + 'static> Conn<T> {
         self.submit_read(context, into, false, deadline)
     }
 
-    /// Reads until `buffer` is full.
+    /// Reads until `buffer` is full. Cut short by the deadline or the peer's FIN, it completes
+    /// with what has come until then.
     ///
     /// # Errors
     /// As of [`Conn::read`].
@@ -187,7 +117,7 @@ impl<T: Send + 'static> Conn<T> {
     /// # Errors
     /// As of [`Conn::read`].
     pub fn write(&self, context: T, buffer: Vec<u8>) -> Result<(), Refused<T>> {
-        self.write_vectored(context, vec![buffer], Deadline::None)
+        self.submit_write(context, Source::One(buffer), Deadline::None)
     }
 
     /// [`Conn::write`] with a deadline. At the deadline the rest is dropped, and
@@ -202,24 +132,20 @@ impl<T: Send + 'static> Conn<T> {
         buffer: Vec<u8>,
         deadline: Deadline,
     ) -> Result<(), Refused<T>> {
-        self.write_vectored(context, vec![buffer], deadline)
+        self.submit_write(context, Source::One(buffer), deadline)
     }
 
-    /// Writes several buffers as if they were one, without joining them.
+    /// Writes several buffers as if they were one, without joining them (sendmsg(2)).
     ///
     /// # Errors
     /// As of [`Conn::read`].
     pub fn write_vectored(
         &self,
         context: T,
-        buffers: Vec<Vec<u8>>,
+        pieces: Vec<Vec<u8>>,
         deadline: Deadline,
     ) -> Result<(), Refused<T>> {
-        let len = buffers.iter().map(Vec::len).sum();
-        let pieces = buffers.into_iter().map(Bytes::from).collect();
-        let deadline = instant(deadline);
-        let write = Write { context, pieces, len, deadline, timer: TimerId::NONE };
-        self.submit(Operation::Write(write))
+        self.submit_write(context, Source::Pieces(pieces), deadline)
     }
 
     fn submit_read(
@@ -229,104 +155,101 @@ impl<T: Send + 'static> Conn<T> {
         full: bool,
         deadline: Deadline,
     ) -> Result<(), Refused<T>> {
-        let deadline = instant(deadline);
-        self.submit(Operation::Read(Read {
-            context,
-            into,
-            full,
-            done: 0,
-            deadline,
-            timer: TimerId::NONE,
-        }))
+        let (deadline, timer) = (deadline.instant(now), TimerId::NONE);
+        let read = Read { context, into, full, done: 0, deadline, timer };
+        self.0.submit_read(read).map_err(|Read { context, into, .. }| match into {
+            Destination::Owned(buffer) => {
+                Refused { context, buffer: Some(buffer), pieces: Vec::new() }
+            }
+            Destination::Swap => Refused { context, buffer: None, pieces: Vec::new() },
+        })
     }
 
-    fn submit(&self, operation: Operation<T>) -> Result<(), Refused<T>> {
-        let mut submitted = lock_std(&self.0.shared.submitted);
-        if submitted.closed {
-            drop(submitted);
-            let (context, buffers) = match operation {
-                Operation::Read(read) => match read.into {
-                    Destination::Owned(buffer) => (read.context, vec![buffer]),
-                    Destination::Swap => (read.context, Vec::new()),
-                },
-                Operation::Write(write) => {
-                    (write.context, write.pieces.into_iter().map(Vec::from).collect())
-                }
-            };
-            return Err(Refused { context, buffers });
+    fn submit_write(&self, context: T, from: Source, deadline: Deadline) -> Result<(), Refused<T>> {
+        let write = Write::new(context, from, deadline.instant(now));
+        self.0.submit_write(write).map_err(|Write { context, from, .. }| match from {
+            Source::One(buffer) => Refused { context, buffer: Some(buffer), pieces: Vec::new() },
+            Source::Pieces(pieces) => Refused { context, buffer: None, pieces },
+        })
+    }
+
+    /// Closes the connection: what the system has taken is still delivered, operations that are
+    /// not complete come back with `ConnectionAborted`, and later submissions are refused. From
+    /// any thread; harmless when repeated.
+    pub fn free(&self) {
+        self.0.free();
+    }
+
+    /// Tells the peer that nothing more is coming (a FIN), behind all that was written; reading
+    /// goes on. Later writes complete with an error.
+    ///
+    /// # Errors
+    /// `WouldBlock` while a write is not complete, `NotConnected` if the connection is closed, by
+    /// either side.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        let state = self.0.lock();
+        if !state.writes.is_empty() {
+            let message = "a write is not complete yet, and would be cut";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
         }
-        submitted.operations.push_back(operation);
-        self.0.shared.tell(submitted);
+        let socket = state.socket.as_ref().filter(|_| !state.closed);
+        net::shutdown_write(socket.ok_or(io::ErrorKind::NotConnected)?.as_fd());
         Ok(())
     }
 
-    /// Closes the connection: what was written is still delivered, operations that are not
-    /// complete come back with `ConnectionAborted`, and later submissions are refused. Harmless
-    /// when repeated.
-    pub fn free(&self) {
-        let mut submitted = lock_std(&self.0.shared.submitted);
-        if !submitted.closed {
-            submitted.free = true;
-            self.0.shared.tell(submitted);
-        }
+    /// The other end's address, as of when the connection was delegated.
+    pub fn peer(&self) -> &Addr {
+        &self.0.peer
+    }
+
+    /// This end's address. Asks the system.
+    ///
+    /// # Errors
+    /// What `getsockname` says; `NotConnected` if the connection is closed.
+    pub fn local_addr(&self) -> io::Result<Addr> {
+        let state = self.0.lock();
+        net::local_addr(state.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?.as_fd())
     }
 
     /// Whether submissions are still accepted.
     pub fn is_open(&self) -> bool {
-        !lock_std(&self.0.shared.submitted).closed
+        !self.0.lock().closed
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one clock reading of a submission")]
-fn instant(deadline: Deadline) -> Option<Instant> {
-    match deadline {
-        Deadline::None => None,
-        Deadline::At(at) => Some(at),
-        after => after.instant(Instant::now()),
-    }
+fn now() -> Instant {
+    Instant::now()
 }
 
-impl<T: Send + 'static> Drop for Inner<T> {
+impl<T> Drop for Conn<T> {
     fn drop(&mut self) {
-        let mut submitted = lock_std(&self.shared.submitted);
-        if !submitted.closed {
-            submitted.free = true;
-            self.shared.tell(submitted);
-        }
+        self.0.let_go();
     }
 }
 
-impl<T: Send + 'static> Clone for Conn<T> {
+impl<T> Clone for Conn<T> {
     fn clone(&self) -> Conn<T> {
-        Conn(self.0.clone())
+        self.0.handle()
     }
 }
 
-impl<T: Send + 'static> PartialEq for Conn<T> {
+impl<T> PartialEq for Conn<T> {
     fn eq(&self, other: &Conn<T>) -> bool {
-        Arc::ptr_eq(&self.0.shared, &other.0.shared)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl<T: Send + 'static> Eq for Conn<T> {}
+impl<T> Eq for Conn<T> {}
 
-impl<T: Send + 'static> Hash for Conn<T> {
+impl<T> Hash for Conn<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0.shared).hash(state);
+        Arc::as_ptr(&self.0).hash(state);
     }
 }
 
-impl<T: Send + 'static> fmt::Debug for Conn<T> {
+impl<T> fmt::Debug for Conn<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn").field("open", &self.is_open()).finish_non_exhaustive()
-    }
-}
-
-/// What the watcher holds of a caller's handle.
-pub(crate) struct WeakConn<T: Send + 'static>(std::sync::Weak<Inner<T>>);
-
-impl<T: Send + 'static> WeakConn<T> {
-    pub(crate) fn upgrade(&self) -> Option<Conn<T>> {
-        self.0.upgrade().map(Conn)
+        f.debug_struct("Conn").field("peer", self.peer()).finish_non_exhaustive()
     }
 }

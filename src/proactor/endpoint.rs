@@ -1,276 +1,165 @@
-//! The watcher's side of a connection: an event handler that does what was submitted.
+//! The watcher's side of its connections: event handlers on its reactor, which go on with
+//! operations that had to wait, keep their deadlines, and close.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::completion::{Buffers, Done, Kind};
-use super::conn::{Conn, ConnShared, WeakConn};
-use super::operation::{Destination, Operation, Pending, Read, Write};
-use super::watcher::Outbox;
+use super::link::{Link, State, Wake};
+use super::outbox::Outbox;
 use crate::close::Close;
 use crate::ctx::Ctx;
 use crate::handler::EvHandler;
+use crate::source::Readiness;
+use crate::sys::Interest;
 use crate::timer::TimerId;
 
-pub(crate) struct Endpoint<T: Send + 'static> {
-    conn: WeakConn<T>,
-    shared: Arc<ConnShared<T>>,
-    outbox: Arc<Outbox<T>>,
-    pending: Pending<T>,
-    /// The first of the writes has been handed to the system as far as it goes.
-    writing: bool,
-    eof: bool,
+/// One connection.
+pub(crate) struct Endpoint<T> {
+    link: Arc<Link<T>>,
 }
 
-fn error(kind: io::ErrorKind) -> io::Result<()> {
-    Err(kind.into())
-}
-
-impl<T: Send + 'static> Endpoint<T> {
-    pub(crate) fn new(
-        conn: WeakConn<T>,
-        shared: Arc<ConnShared<T>>,
-        outbox: Arc<Outbox<T>>,
-    ) -> Endpoint<T> {
-        let pending = Pending::new();
-        Endpoint { conn, shared, outbox, pending, writing: false, eof: false }
+impl<T> Endpoint<T> {
+    pub(crate) fn new(link: Arc<Link<T>>) -> Endpoint<T> {
+        Endpoint { link }
     }
 
-    /// Takes in what was submitted, and starts what can be started.
-    fn look(&mut self, cx: &mut Ctx<'_>) {
-        let news = self.shared.news();
-        for operation in news.operations {
-            match operation {
-                Operation::Read(mut read) => {
-                    read.timer = arm(cx, read.deadline);
-                    self.pending.reads.push_back(read);
-                }
-                Operation::Write(mut write) => {
-                    write.timer = arm(cx, write.deadline);
-                    self.pending.writes.push_back(write);
-                }
-            }
-        }
-        if news.free {
-            cx.discard_output();
-            return cx.close();
-        }
-        self.write_next(cx);
-        self.settle_reads(cx);
-    }
-
-    /// Reads only while a read waits.
-    fn settle_reads(&mut self, cx: &mut Ctx<'_>) {
-        if self.eof {
-            while let Some(read) = self.pending.reads.pop_front() {
-                let full = read.full;
-                self.read_done(
-                    cx,
-                    read,
-                    if full { error(io::ErrorKind::UnexpectedEof) } else { Ok(()) },
-                );
-            }
-        }
-        match self.pending.reads.is_empty() {
-            true => cx.pause_reads(),
-            false => cx.resume_reads(),
-        }
-    }
-
-    fn write_next(&mut self, cx: &mut Ctx<'_>) {
-        loop {
-            if let Some(kind) = cx.output_error() {
-                while let Some(write) = self.pending.writes.pop_front() {
-                    self.write_done(cx, write, 0, error(kind));
-                }
-                return;
-            }
-            if self.writing {
-                if cx.pending_output() > 0 {
-                    return; // on_drain comes when it is gone
-                }
-                self.writing = false;
-                if let Some(write) = self.pending.writes.pop_front() {
-                    let len = write.len;
-                    self.write_done(cx, write, len, Ok(()));
-                }
-            }
-            let Some(write) = self.pending.writes.front() else {
-                return;
-            };
-            self.writing = true;
-            for piece in &write.pieces {
-                cx.write_owned(piece.clone());
-            }
-        }
-    }
-
-    fn read_done(&mut self, cx: &mut Ctx<'_>, read: Read<T>, result: io::Result<()>) {
-        cx.cancel_timer(read.timer);
-        self.complete(Kind::Read, read.context, read.into.back(), read.done, result);
-    }
-
-    fn write_done(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        write: Write<T>,
-        bytes: usize,
-        result: io::Result<()>,
-    ) {
-        cx.cancel_timer(write.timer);
-        self.complete(Kind::Write, write.context, Buffers::Written(write.pieces), bytes, result);
-    }
-
-    /// The end: what is pending completes with an error, and nothing more is accepted.
-    fn fail_all(&mut self, kind: io::ErrorKind) {
-        let unlooked = self.shared.close();
-        let reads = std::mem::take(&mut self.pending.reads).into_iter().map(Operation::Read);
-        let writes = std::mem::take(&mut self.pending.writes).into_iter().map(Operation::Write);
-        for operation in reads.chain(writes).chain(unlooked) {
-            match operation {
-                Operation::Read(read) => {
-                    let buffers = read.into.back();
-                    self.complete(Kind::Read, read.context, buffers, read.done, error(kind));
-                }
-                Operation::Write(write) => {
-                    let buffers = Buffers::Written(write.pieces);
-                    self.complete(Kind::Write, write.context, buffers, 0, error(kind));
-                }
-            }
-        }
-    }
-
-    fn complete(
+    /// Goes on with what can go on, after `change`.
+    fn go_on(
         &self,
-        kind: Kind,
-        context: T,
-        buffers: Buffers,
-        bytes: usize,
-        result: io::Result<()>,
-    ) {
-        let conn = self.handle();
-        self.outbox.push(Done { conn, kind, context, buffers, bytes, result });
-    }
-
-    fn handle(&self) -> Conn<T> {
-        self.conn.upgrade().unwrap_or_else(|| Conn::late(self.shared.clone()))
-    }
-
-    /// One read's share of what has arrived; `None` if the swap buffer has no room just now.
-    fn fill(&mut self, cx: &mut Ctx<'_>, data: &[u8]) -> Option<usize> {
-        let read = self.pending.reads.front_mut()?;
-        match &mut read.into {
-            Destination::Owned(buffer) => {
-                let n = (buffer.len() - read.done).min(data.len());
-                buffer[read.done..read.done + n].copy_from_slice(&data[..n]);
-                read.done += n;
-                if read.done == buffer.len() || !read.full {
-                    let read = self.pending.reads.pop_front()?;
-                    self.read_done(cx, read, Ok(()));
-                }
-                Some(n)
+        cx: &mut Ctx<'_>,
+        change: impl FnOnce(&mut State<T>, &mut Wake<T>),
+    ) -> io::Result<()> {
+        self.link.look();
+        let mut wake = Wake::new();
+        let mut state = self.link.lock();
+        change(&mut state, &mut wake);
+        if self.link.is_freed() {
+            self.link.fail(&mut state, io::ErrorKind::ConnectionAborted, &mut wake);
+            let eof = state.eof;
+            if let Some(socket) = state.socket.take() {
+                drop(state);
+                cx.close_lent(socket, eof);
             }
-            Destination::Swap => {
-                if !self.outbox.has_room(|| cx.remote()) {
-                    return None;
-                }
-                let read = self.pending.reads.pop_front()?;
-                cx.cancel_timer(read.timer);
-                let conn = self.handle();
-                Some(self.outbox.lend(data, |range| {
-                    let bytes = range.len();
-                    let buffers = Buffers::Swap(range);
-                    let (kind, context, result) = (Kind::Read, read.context, Ok(()));
-                    Done { conn, kind, context, buffers, bytes, result }
-                }))
-            }
+            return Ok(());
         }
+        self.link.attempt_writes(&mut state, &mut wake);
+        self.link.attempt_reads(&mut state, false, &mut wake);
+        wake.cancel_timers(cx);
+        if state.closed {
+            self.unwatch(cx, &mut state);
+            cx.close();
+            return Ok(());
+        }
+        let now = cx.now();
+        let State { reads, writes, .. } = &mut *state;
+        reads.arm(|at| cx.set_timer(at.saturating_duration_since(now)));
+        writes.arm(|at| cx.set_timer(at.saturating_duration_since(now)));
+        let interest = state.interest();
+        let watched = match &state.socket {
+            Some(socket) => cx.watch_lent(socket.as_fd(), interest),
+            None => Ok(()),
+        };
+        drop(state);
+        if wake.more {
+            self.link.tell(); // to go on in the next turn, when others have had theirs
+        }
+        watched
     }
-}
 
-/// A timer for a deadline, at once if it has passed.
-fn arm(cx: &mut Ctx<'_>, deadline: Option<Instant>) -> TimerId {
-    match deadline {
-        None => TimerId::NONE,
-        Some(at) => cx.set_timer(at.saturating_duration_since(cx.now())),
+    /// Takes the socket out of the poller, for a copy of it may live on elsewhere, and closes
+    /// it.
+    fn unwatch(&self, cx: &mut Ctx<'_>, state: &mut State<T>) {
+        if let Some(socket) = state.socket.take() {
+            // It is going to be closed in any case.
+            let _ = cx.watch_lent(socket.as_fd(), Interest::UNREGISTERED);
+        }
     }
 }
 
 impl<T: Send + 'static> EvHandler for Endpoint<T> {
     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        cx.read_while_blocked(true);
-        self.shared.taken_in(cx.remote());
-        self.look(cx);
-        Ok(())
+        self.link.taken_in(cx.remote());
+        self.go_on(cx, |_, _| {})
     }
 
-    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
-        let mut used = 0;
-        while used < data.len() && !self.pending.reads.is_empty() {
-            match self.fill(cx, &data[used..]) {
-                Some(n) => used += n,
-                None => {
-                    // The caller's next wait empties the buffer and tells us.
-                    cx.pause_reads();
-                    return Ok(used);
-                }
-            }
-        }
-        if self.pending.reads.is_empty() {
-            cx.pause_reads();
-        }
-        Ok(used)
-    }
-
-    fn on_eof(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        self.eof = true;
-        self.settle_reads(cx);
-        Ok(())
-    }
-
-    fn on_drain(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        self.write_next(cx);
-        Ok(())
+    fn on_ready(&mut self, cx: &mut Ctx<'_>, ready: Readiness) -> io::Result<()> {
+        self.go_on(cx, |state, _| self.link.ready(state, ready))
     }
 
     fn on_notify(&mut self, cx: &mut Ctx<'_>, _: u64) -> io::Result<()> {
-        self.look(cx);
-        Ok(())
+        self.go_on(cx, |_, _| {})
     }
 
     fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> io::Result<()> {
-        if let Some(at) = self.pending.reads.iter().position(|read| read.timer == timer) {
-            if let Some(read) = self.pending.reads.remove(at) {
-                self.read_done(cx, read, error(io::ErrorKind::TimedOut));
-            }
-            self.settle_reads(cx);
-        } else if let Some(at) = self.pending.writes.iter().position(|write| write.timer == timer) {
-            let mut bytes = 0;
-            if at == 0 && self.writing {
-                self.writing = false;
-                let unsent = cx.discard_output();
-                bytes = self.pending.writes[0].len - unsent;
-            }
-            if let Some(write) = self.pending.writes.remove(at) {
-                self.write_done(cx, write, bytes, error(io::ErrorKind::TimedOut));
-            }
-            self.write_next(cx);
-        }
-        Ok(())
+        self.go_on(cx, |state, wake| self.link.time_out(state, timer, wake))
     }
 
-    fn on_close(&mut self, _: &mut Ctx<'_>, why: &Close) {
-        self.fail_all(match why {
-            Close::Io(error) => error.kind(),
+    fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
+        let mut wake = Wake::new();
+        let mut state = self.link.lock();
+        let kind = match why {
+            Close::Io(error) | Close::Error(error) => error.kind(),
             _ => io::ErrorKind::ConnectionAborted,
-        });
+        };
+        self.link.fail(&mut state, kind, &mut wake);
+        self.unwatch(cx, &mut state);
     }
 }
 
 /// One that was never taken in, because its watcher had ended, has no `on_close`.
-impl<T: Send + 'static> Drop for Endpoint<T> {
+impl<T> Drop for Endpoint<T> {
     fn drop(&mut self) {
-        self.fail_all(io::ErrorKind::ConnectionAborted);
+        let mut wake = Wake::new();
+        let mut state = self.link.lock();
+        self.link.fail(&mut state, io::ErrorKind::ConnectionAborted, &mut wake);
+        state.socket = None;
+    }
+}
+
+/// Serves the line of those who wait for the swap buffer: in order, as many as there is room
+/// for, and nobody else is woken.
+pub(crate) struct Porter<T> {
+    outbox: Arc<Outbox<T>>,
+}
+
+impl<T> Porter<T> {
+    pub(crate) fn new(outbox: Arc<Outbox<T>>) -> Porter<T> {
+        Porter { outbox }
+    }
+
+    fn serve(&self, cx: &mut Ctx<'_>) {
+        while let Some(link) = self.outbox.next_starved() {
+            let mut wake = Wake::new();
+            let mut state = link.lock();
+            link.attempt_reads(&mut state, true, &mut wake);
+            drop(state);
+            wake.cancel_timers(cx);
+            if wake.more {
+                link.tell();
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> EvHandler for Porter<T> {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        self.outbox.set_porter(cx.remote());
+        self.serve(cx); // those who could not tell before
+        Ok(())
+    }
+
+    fn on_notify(&mut self, cx: &mut Ctx<'_>, _: u64) -> io::Result<()> {
+        self.serve(cx);
+        Ok(())
+    }
+}
+
+/// Lives as long as the watcher's reactor: what completes as that ends is still handed over.
+pub(crate) struct CloseAtEnd<T>(pub(crate) Arc<Outbox<T>>);
+
+impl<T> Drop for CloseAtEnd<T> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }

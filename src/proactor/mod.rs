@@ -35,7 +35,9 @@
 mod completion;
 mod conn;
 mod endpoint;
+mod link;
 mod operation;
+mod outbox;
 mod watcher;
 
 pub use completion::{Completion, Completions, Kind};

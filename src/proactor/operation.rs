@@ -1,14 +1,20 @@
 //! What was submitted and is not complete yet.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use arrayvec::ArrayVec;
 
-use super::completion::Buffers;
+use super::completion::{Buffers, Done, Kind};
+use super::conn::Conn;
+use crate::config::IOVECS_MAX;
 use crate::timer::TimerId;
 
 /// When an operation gives up.
+///
+/// It is kept to the watcher's clock, in nanoseconds: an operation never times out early, and as
+/// late as the watcher's thread is held up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Deadline {
@@ -23,12 +29,12 @@ pub enum Deadline {
 }
 
 impl Deadline {
-    /// The time meant, if there is one.
-    pub(crate) fn instant(self, now: Instant) -> Option<Instant> {
+    /// The time meant, if there is one; `now` is asked only where it matters.
+    pub(crate) fn instant(self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         match self {
             Deadline::None => None,
             Deadline::At(at) => Some(at),
-            Deadline::After(after) => now.checked_add(after),
+            Deadline::After(after) => now().checked_add(after),
         }
     }
 }
@@ -45,10 +51,41 @@ impl Destination {
     /// The buffer, as it goes back.
     pub(crate) fn back(self) -> Buffers {
         match self {
-            Destination::Owned(buffer) => Buffers::Owned(buffer),
-            Destination::Swap => Buffers::Swap(0..0),
+            Destination::Owned(buffer) => Buffers::One(buffer),
+            Destination::Swap => Buffers::None,
         }
     }
+}
+
+/// The bytes of a write.
+pub(crate) enum Source {
+    One(Vec<u8>),
+    Pieces(Vec<Vec<u8>>),
+}
+
+impl Source {
+    pub(crate) fn pieces(&self) -> &[Vec<u8>] {
+        match self {
+            Source::One(buffer) => std::slice::from_ref(buffer),
+            Source::Pieces(pieces) => pieces,
+        }
+    }
+
+    pub(crate) fn back(self) -> Buffers {
+        match self {
+            Source::One(buffer) => Buffers::One(buffer),
+            Source::Pieces(pieces) => Buffers::Pieces(pieces),
+        }
+    }
+}
+
+/// What reads and writes have in common.
+pub(crate) trait Operation<T> {
+    const KIND: Kind;
+    fn deadline(&self) -> Option<Instant>;
+    fn timer(&mut self) -> &mut TimerId;
+    /// What the caller gets.
+    fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T>;
 }
 
 pub(crate) struct Read<T> {
@@ -61,29 +98,182 @@ pub(crate) struct Read<T> {
     pub(crate) timer: TimerId,
 }
 
+impl<T> Operation<T> for Read<T> {
+    const KIND: Kind = Kind::Read;
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn timer(&mut self) -> &mut TimerId {
+        &mut self.timer
+    }
+
+    fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T> {
+        let (kind, bytes) = (Self::KIND, self.done);
+        Done { conn, kind, context: self.context, buffers: self.into.back(), bytes, result }
+    }
+}
+
 pub(crate) struct Write<T> {
     pub(crate) context: T,
-    /// The pieces in order; kept whole, to be given back.
-    pub(crate) pieces: Vec<Bytes>,
+    pub(crate) from: Source,
     /// Bytes in all pieces.
     pub(crate) len: usize,
+    /// Bytes that the system has taken.
+    pub(crate) done: usize,
+    /// Where the rest begins: a piece, and how much of it went.
+    piece: usize,
+    offset: usize,
     pub(crate) deadline: Option<Instant>,
     pub(crate) timer: TimerId,
 }
 
-pub(crate) enum Operation<T> {
-    Read(Read<T>),
-    Write(Write<T>),
+impl<T> Write<T> {
+    pub(crate) fn new(context: T, from: Source, deadline: Option<Instant>) -> Write<T> {
+        let len = from.pieces().iter().map(Vec::len).sum();
+        let timer = TimerId::NONE;
+        Write { context, from, len, done: 0, piece: 0, offset: 0, deadline, timer }
+    }
+
+    /// What is to be sent next: all that is left, or as much as one call takes.
+    pub(crate) fn slices(&self) -> ArrayVec<IoSlice<'_>, IOVECS_MAX> {
+        let mut slices = ArrayVec::new();
+        let mut offset = self.offset;
+        for piece in &self.from.pieces()[self.piece..] {
+            if slices.is_full() {
+                break;
+            }
+            if piece.len() > offset {
+                slices.push(IoSlice::new(&piece[offset..]));
+            }
+            offset = 0;
+        }
+        slices
+    }
+
+    /// Notes that the system took `n` bytes more.
+    pub(crate) fn advance(&mut self, mut n: usize) {
+        self.done += n;
+        let Write { from, piece, offset, .. } = self;
+        while let Some(current) = from.pieces().get(*piece) {
+            let left = current.len() - *offset;
+            if n < left {
+                *offset += n;
+                return;
+            }
+            n -= left;
+            *piece += 1;
+            *offset = 0;
+        }
+    }
 }
 
-/// The operations of one connection, oldest first.
-pub(crate) struct Pending<T> {
-    pub(crate) reads: VecDeque<Read<T>>,
-    pub(crate) writes: VecDeque<Write<T>>,
+impl<T> Operation<T> for Write<T> {
+    const KIND: Kind = Kind::Write;
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn timer(&mut self) -> &mut TimerId {
+        &mut self.timer
+    }
+
+    fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T> {
+        let (kind, bytes) = (Self::KIND, self.done);
+        Done { conn, kind, context: self.context, buffers: self.from.back(), bytes, result }
+    }
 }
 
-impl<T> Pending<T> {
-    pub(crate) fn new() -> Pending<T> {
-        Pending { reads: VecDeque::new(), writes: VecDeque::new() }
+/// The operations of one direction, oldest first.
+pub(crate) struct Lane<O> {
+    waiting: VecDeque<O>,
+    /// So many, from the front, have their timers.
+    looked: usize,
+}
+
+impl<O> Lane<O> {
+    pub(crate) fn new() -> Lane<O> {
+        Lane { waiting: VecDeque::new(), looked: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, operation: O) {
+        self.waiting.push_back(operation);
+    }
+
+    pub(crate) fn front(&mut self) -> Option<&mut O> {
+        self.waiting.front_mut()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<O> {
+        self.looked = self.looked.saturating_sub(1);
+        self.waiting.pop_front()
+    }
+
+    /// Takes out the operation with this timer.
+    pub(crate) fn remove<T>(&mut self, timer: TimerId) -> Option<O>
+    where
+        O: Operation<T>,
+    {
+        let at = self.waiting.iter_mut().position(|operation| *operation.timer() == timer)?;
+        self.looked = self.looked.saturating_sub(1);
+        self.waiting.remove(at)
+    }
+
+    /// Gives each deadline that has none yet its timer.
+    pub(crate) fn arm<T>(&mut self, mut arm: impl FnMut(Instant) -> TimerId)
+    where
+        O: Operation<T>,
+    {
+        for operation in self.waiting.iter_mut().skip(self.looked) {
+            if let Some(deadline) = operation.deadline() {
+                *operation.timer() = arm(deadline);
+            }
+        }
+        self.looked = self.waiting.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Planted: what is left of a piece is counted from its start.
+    #[test]
+    fn a_write_goes_on_where_the_system_stopped() {
+        let pieces: Vec<Vec<u8>> = [&b"abc"[..], b"", b"defgh", b"i", b""].map(Vec::from).into();
+        let all = pieces.concat();
+        for step in 1..=all.len() {
+            let mut write = Write::new((), Source::Pieces(pieces.clone()), None);
+            let mut went = Vec::new();
+            while write.done < write.len {
+                let offered: Vec<u8> =
+                    write.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+                assert_eq!(offered, all[write.done..]);
+                let n = step.min(offered.len());
+                went.extend_from_slice(&offered[..n]);
+                write.advance(n);
+            }
+            assert_eq!(went, all);
+            assert!(write.slices().is_empty());
+        }
+    }
+
+    #[test]
+    fn more_pieces_than_a_call_takes_are_sent_by_several() {
+        let pieces: Vec<Vec<u8>> = (0..100).map(|i| vec![i; 3]).collect();
+        let mut write = Write::new((), Source::Pieces(pieces.clone()), None);
+        let mut went = Vec::new();
+        while write.done < write.len {
+            let offered: Vec<u8> = write.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+            write.advance(offered.len());
+            went.extend(offered);
+        }
+        assert_eq!(went, pieces.concat());
     }
 }

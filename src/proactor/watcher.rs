@@ -2,20 +2,22 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::completion::{Completions, Done};
+use super::completion::Completions;
 use super::conn::Conn;
-use super::endpoint::Endpoint;
-use crate::config::Config;
+use super::endpoint::{CloseAtEnd, Endpoint, Porter};
+use super::link::Link;
+use super::outbox::{Outbox, Taken};
+use crate::config::{Config, READ_BUFFER_MAX, READ_BUFFER_MIN, SWAP_BUFFER_MAX, SWAP_BUFFER_MIN};
 use crate::handle::Handle;
+use crate::mail::Mail;
 use crate::pin;
-use crate::remote::Remote;
+use crate::reactor::Reactor;
 use crate::server::{Running, Server};
-use crate::sync::lock_std;
+use crate::stats::Stats;
 
 /// The settings of a watcher.
 ///
@@ -44,85 +46,12 @@ impl Default for WatcherConfig {
     }
 }
 
-/// Where completions wait for the caller.
-pub(crate) struct Outbox<T: Send + 'static> {
-    batch: Mutex<Batch<T>>,
-    filled: Condvar,
-}
-
-struct Batch<T: Send + 'static> {
-    done: Vec<Done<T>>,
-    swap: Vec<u8>,
-    swap_max: usize,
-    /// Connections whose read waits for room in the swap buffer.
-    starved: Vec<Remote>,
-    /// The caller sleeps.
-    waiting: bool,
-    closed: bool,
-}
-
-impl<T: Send + 'static> Outbox<T> {
-    pub(crate) fn push(&self, done: Done<T>) {
-        self.add(lock_std(&self.batch), done);
-    }
-
-    /// Whether the swap buffer has room; if not, `remote` is told when it has.
-    pub(crate) fn has_room(&self, remote: impl FnOnce() -> Remote) -> bool {
-        let mut batch = lock_std(&self.batch);
-        let room = batch.swap.len() < batch.swap_max;
-        if !room {
-            batch.starved.push(remote());
-        }
-        room
-    }
-
-    /// Copies as much of `data` as there is room for into the swap buffer, and adds the
-    /// completion that lends it: at once, for the caller takes both together. Gives the bytes
-    /// copied.
-    pub(crate) fn lend(&self, data: &[u8], done: impl FnOnce(Range<usize>) -> Done<T>) -> usize {
-        let mut batch = lock_std(&self.batch);
-        let start = batch.swap.len();
-        let n = data.len().min(batch.swap_max - start);
-        batch.swap.extend_from_slice(&data[..n]);
-        self.add(batch, done(start..start + n));
-        n
-    }
-
-    fn add(&self, mut batch: MutexGuard<'_, Batch<T>>, done: Done<T>) {
-        if batch.closed {
-            drop(batch); // before `done`, whose connection may lock
-            return;
-        }
-        batch.done.push(done);
-        if std::mem::take(&mut batch.waiting) {
-            drop(batch);
-            self.filled.notify_one();
-        }
-    }
-
-    fn close(&self) {
-        lock_std(&self.batch).closed = true;
-        self.filled.notify_all();
-    }
-}
-
-/// Lives as long as the watcher's reactor: what completes as that ends is still handed over.
-struct CloseAtEnd<T: Send + 'static>(Arc<Outbox<T>>);
-
-impl<T: Send + 'static> Drop for CloseAtEnd<T> {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
 /// A proactor: one thread that waits for all connections given to it, and the queue of what has
 /// completed. See the [module](crate::proactor).
 ///
 /// Dropping it closes every connection, drops what is pending, and ends the thread.
 pub struct Watcher<T: Send + 'static> {
-    outbox: Arc<Outbox<T>>,
-    done: Vec<Done<T>>,
-    swap: Vec<u8>,
+    taken: Taken<T>,
     delegator: Delegator<T>,
     running: Option<Running>,
 }
@@ -166,49 +95,35 @@ impl<T: Send + 'static> Watcher<T> {
     /// As of [`Watcher::new`]; `InvalidInput` for a setting out of its range, or a core that the
     /// process may not use.
     pub fn with_config(config: &WatcherConfig) -> io::Result<Watcher<T>> {
-        if !(4 << 10..=1 << 30).contains(&config.swap_buffer) {
+        if !(SWAP_BUFFER_MIN..=SWAP_BUFFER_MAX).contains(&config.swap_buffer) {
             let message = format!("swap_buffer is {}; from 4 KiB to 1 GiB", config.swap_buffer);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let core = config.core.map(|id| {
-            let allowed = pin::allowed_cores().into_iter().find(|core| core.id == id);
-            allowed.ok_or_else(|| {
-                let message = format!("core {id} is none that this process may use");
-                io::Error::new(io::ErrorKind::InvalidInput, message)
-            })
-        });
-        let core = core.transpose()?;
+        if !(READ_BUFFER_MIN..=READ_BUFFER_MAX).contains(&config.read_buffer) {
+            let message = format!("read_buffer is {}; from 4 KiB to 16 MiB", config.read_buffer);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let core = config.core.map(allowed_core).transpose()?;
         let server = Server::new(Config {
             reactors: 1,
             pin: false,
-            read_buffer: config.read_buffer,
-            // Back-pressure is the caller's: a write is handed to the system at once, and what
-            // it does not take is told when it is gone.
-            output_low: 0,
-            output_high: 0,
-            output_max: usize::MAX,
+            // Only what still comes for connections that are closed is read into it.
+            read_buffer: READ_BUFFER_MIN,
             ..Config::default()
         })?;
-        let batch = Batch {
-            done: Vec::new(),
-            swap: Vec::new(),
-            swap_max: config.swap_buffer,
-            starved: Vec::new(),
-            waiting: false,
-            closed: false,
-        };
-        let outbox = Arc::new(Outbox { batch: Mutex::new(batch), filled: Condvar::new() });
+        let outbox = Arc::new(Outbox::new(config.swap_buffer, config.read_buffer));
         let ends = outbox.clone();
         let running = server.start(move |reactor| {
             reactor.set_local(CloseAtEnd(ends.clone()));
+            reactor.add(Porter::new(ends.clone()));
             if let Some(core) = core {
                 pin::pin_to(core);
             }
             Ok(())
         })?;
-        let delegator = Delegator { outbox: outbox.clone(), handle: running.handle() };
-        let (done, swap) = (Vec::new(), Vec::new());
-        Ok(Watcher { outbox, done, swap, delegator, running: Some(running) })
+        let delegator = Delegator { outbox, handle: running.handle() };
+        let taken = Taken { done: Vec::new(), lent: Vec::new() };
+        Ok(Watcher { taken, delegator, running: Some(running) })
     }
 
     /// Takes a connected stream socket in: see [`Delegator::delegate`].
@@ -248,39 +163,37 @@ impl<T: Send + 'static> Watcher<T> {
         self.take_batch(Some(Duration::ZERO))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the caller's own wait, on the caller's thread")]
     fn take_batch(&mut self, timeout: Option<Duration>) -> io::Result<Completions<'_, T>> {
-        self.swap.clear();
-        self.done.clear();
-        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut batch = lock_std(&self.outbox.batch);
-        while batch.done.is_empty() && !batch.closed {
-            batch.waiting = true;
-            batch = match until.filter(|_| timeout.is_some()) {
-                None => self.outbox.filled.wait(batch).unwrap_or_else(|e| e.into_inner()),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break;
-                    }
-                    let waited = self.outbox.filled.wait_timeout(batch, left);
-                    waited.unwrap_or_else(|e| e.into_inner()).0
-                }
-            };
+        self.taken.done.clear();
+        self.taken.lent.clear();
+        match self.delegator.outbox.take(timeout, &mut self.taken) {
+            Some(()) => Ok(Completions::new(&mut self.taken.done, &self.taken.lent)),
+            None => Err(io::Error::new(io::ErrorKind::NotConnected, "the watcher is closed")),
         }
-        batch.waiting = false;
-        if batch.done.is_empty() && batch.closed {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "the watcher is closed"));
-        }
-        std::mem::swap(&mut batch.done, &mut self.done);
-        std::mem::swap(&mut batch.swap, &mut self.swap);
-        let starved = std::mem::take(&mut batch.starved);
-        drop(batch);
-        for remote in starved {
-            let _ = remote.notify_urgent(0); // refused only if it is closed
-        }
-        Ok(Completions::new(&mut self.done, &self.swap))
     }
+
+    /// Moves the watcher's thread to a core, as numbered by the system, soon.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a core that the process may not use, `NotConnected` if the watcher is
+    /// closed.
+    pub fn pin(&self, core: usize) -> io::Result<()> {
+        let core = allowed_core(core)?;
+        self.delegator.tell(move |_| pin::pin_to(core))
+    }
+
+    /// What the watcher's thread has done. Bytes count only what it read after closing: the
+    /// rest is the caller's to count.
+    pub fn stats(&self) -> Stats {
+        Stats::total(&self.delegator.handle.stats())
+    }
+}
+
+fn allowed_core(id: usize) -> io::Result<core_affinity::CoreId> {
+    pin::allowed_cores().into_iter().find(|core| core.id == id).ok_or_else(|| {
+        let message = format!("core {id} is none that this process may use");
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
 }
 
 impl<T: Send + 'static> Delegator<T> {
@@ -291,16 +204,21 @@ impl<T: Send + 'static> Delegator<T> {
     /// # Errors
     /// `NotConnected` if the watcher is closed, or what the system says of the socket.
     pub fn delegate(&self, socket: impl Into<OwnedFd>) -> io::Result<Conn<T>> {
-        let (socket, _) = crate::sys::adopt_stream(socket.into())?;
-        let conn = Conn::new();
-        let endpoint = Endpoint::new(conn.downgrade(), conn.shared(), self.outbox.clone());
-        let sent = self.handle.run_on(0, move |reactor| {
-            if let Err(error) = reactor.adopt(socket, endpoint) {
-                log::error!("cannot take a connection in: {error}");
-            }
-        });
-        sent.map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))?;
+        let (socket, peer) = crate::sys::adopt_stream(socket.into())?;
+        let link = Arc::new(Link::new(socket, peer, self.outbox.clone()));
+        let conn = link.handle();
+        let endpoint = Endpoint::new(link);
+        self.tell(move |reactor| {
+            reactor.add(endpoint);
+        })?;
         Ok(conn)
+    }
+
+    /// Runs something on the watcher's thread, however much waits there: the caller's
+    /// descriptors are the bound.
+    fn tell(&self, task: impl FnOnce(&mut Reactor) + Send + 'static) -> io::Result<()> {
+        let sent = self.handle.send_urgent_to(0, Mail::Task(Box::new(task)));
+        sent.map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))
     }
 
     /// Closes the watcher: every connection is closed, and `wait` fails when it has given what
@@ -331,7 +249,7 @@ impl<T: Send + 'static> fmt::Debug for Watcher<T> {
 impl<T: Send + 'static> Drop for Watcher<T> {
     fn drop(&mut self) {
         self.delegator.handle.stop();
-        self.outbox.close();
+        self.delegator.outbox.close();
         if let Some(running) = self.running.take() {
             let _ = running.join(); // a reactor that failed has closed everything as well
         }

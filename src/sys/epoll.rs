@@ -213,6 +213,16 @@ impl Epoll {
         old: Interest,
         new: Interest,
     ) -> io::Result<()> {
+        self.watch_lent(self.fd(id.index())?, id, old, new)
+    }
+
+    pub(crate) fn watch_lent(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: ConnId,
+        old: Interest,
+        new: Interest,
+    ) -> io::Result<()> {
         let operation = match (old, new) {
             (Interest::UNREGISTERED, _) => libc::EPOLL_CTL_ADD,
             (_, Interest::UNREGISTERED) => libc::EPOLL_CTL_DEL,
@@ -224,12 +234,13 @@ impl Epoll {
             (Interest::WRITE, libc::EPOLLOUT),
             (Interest::FIN, libc::EPOLLRDHUP),
             (Interest::EXCLUSIVE, libc::EPOLLEXCLUSIVE),
+            (Interest::EDGE, libc::EPOLLET),
         ] {
             if new.has(interest) {
                 flags |= flag as u32;
             }
         }
-        self.control(operation, self.fd(id.index())?, flags, id)
+        self.control(operation, fd, flags, id)
     }
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {

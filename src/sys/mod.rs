@@ -50,6 +50,8 @@ impl Interest {
     pub(crate) const FIN: Interest = Interest(4);
     /// Shared by several pollers, of which one is to be woken.
     pub(crate) const EXCLUSIVE: Interest = Interest(8);
+    /// Told when it changes, not as long as it holds.
+    pub(crate) const EDGE: Interest = Interest(16);
     pub(crate) const UNREGISTERED: Interest = Interest(0x80);
 
     pub(crate) fn has(self, other: Interest) -> bool {
@@ -183,6 +185,23 @@ impl Backend {
         new: Interest,
     ) -> io::Result<()> {
         forward!(self.set_interest(id, old, new))
+    }
+
+    /// [`Backend::set_interest`] for a socket that is in no slot, because the handler of `id` has
+    /// it: who must end this before closing it.
+    #[cfg(feature = "proactor")]
+    pub(crate) fn watch_lent(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: ConnId,
+        old: Interest,
+        new: Interest,
+    ) -> io::Result<()> {
+        match self {
+            Backend::Native(backend) => backend.watch_lent(fd, id, old, new),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {

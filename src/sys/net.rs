@@ -46,6 +46,25 @@ pub(crate) fn recv_spare(fd: BorrowedFd<'_>, into: &mut Vec<u8>) -> io::Result<u
     Ok(n)
 }
 
+/// Reads up to `most` bytes behind those of `chunk`, within its capacity; there must be room.
+#[cfg(feature = "proactor")]
+pub(crate) fn recv_chunk(
+    fd: BorrowedFd<'_>,
+    chunk: &mut bytes::BytesMut,
+    most: usize,
+) -> io::Result<usize> {
+    let spare = chunk.spare_capacity_mut();
+    let most = most.min(spare.len());
+    debug_assert!(most > 0, "an empty buffer would read as the peer's FIN");
+    // SAFETY: the pointer is that of the chunk's spare capacity, which has at least `most` bytes
+    // and to which the kernel only writes.
+    let n = retry(|| unsafe { libc::recv(fd.as_raw_fd(), spare.as_mut_ptr().cast(), most, 0) })?;
+    // SAFETY: the kernel has written the `n` bytes that follow the chunk's length, and `n` is at
+    // most the spare capacity.
+    unsafe { chunk.set_len(chunk.len() + n) };
+    Ok(n)
+}
+
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of a live slice.
