@@ -24,7 +24,8 @@ pub struct Config {
     /// Pin each reactor to a core of the process's affinity mask, in turn. Default true.
     pub pin: bool,
     /// Bytes of the read buffer that all connections of a reactor share; the most that one
-    /// `on_read` gets of newly arrived data. 4 KiB to 16 MiB, default 64 KiB.
+    /// `on_read` gets of newly arrived data. 4 KiB to 16 MiB, default 68 KiB: a message
+    /// of 64 KiB comes in one piece with what frames it.
     pub read_buffer: usize,
     /// Bytes a handler may leave untaken in `on_read`; more is [`Close::InputLimit`]. At least
     /// `read_buffer`, default 1 MiB.
@@ -158,7 +159,9 @@ pub(crate) const SWAP_BUFFER_MIN: usize = 4 << 10;
 #[cfg(feature = "proactor")]
 pub(crate) const SWAP_BUFFER_MAX: usize = 1 << 30;
 
-const READ_BUFFER: usize = 64 << 10;
+/// 64 KiB, and room for what is copied in front of them or frames them: a message of 64 KiB with
+/// its header comes in one piece.
+const READ_BUFFER: usize = (64 << 10) + TAIL_COPY_MAX;
 pub(crate) const READ_BUFFER_MIN: usize = 4 << 10;
 pub(crate) const READ_BUFFER_MAX: usize = 16 << 20;
 const OUTPUT_LOW: usize = 64 << 10;
