@@ -13,7 +13,7 @@ use crate::verify;
 use crate::workload::Workload;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 /// The workloads of a whole run.
@@ -48,6 +48,8 @@ pub struct Outcome {
 /// One server at each of [`SHARES`].
 pub struct Lane {
     pub server: &'static Server,
+    /// The workload as it is put to this server.
+    asked: Workload,
     pub runs: Vec<Run>,
     failed: bool,
 }
@@ -73,7 +75,7 @@ pub fn suits(workload: &Workload) -> bool {
 
 /// Whether a second entry of the same code is left out: a latency curve of the noise shows nothing.
 pub fn measures(server: &Server, workload: &Workload) -> bool {
-    !server.again && server.speaks(workload.protocol)
+    !server.again && server.asked(workload).is_some()
 }
 
 pub fn run(
@@ -85,9 +87,10 @@ pub fn run(
     progress.show(&format!("{}: capacity of {}", workload.name, servers[0].name));
     let capacity = capacity(plan, servers[0], workload)?;
     let mut lanes = Vec::new();
-    for server in servers.iter().filter(|server| measures(server, workload)) {
+    for server in servers.iter().filter(|server| !server.again) {
+        let Some(asked) = server.asked(workload) else { continue };
         let runs = SHARES.iter().map(|_| Run::new()).collect::<io::Result<_>>()?;
-        lanes.push(Lane { server, runs, failed: false });
+        lanes.push(Lane { server, asked, runs, failed: false });
     }
     for round in 0..plan.rounds {
         if interrupt::asked() {
@@ -95,7 +98,7 @@ pub fn run(
         }
         let place = format!("round {} of {}", round + 1, plan.rounds);
         progress.show(&format!("{}: latency, {place}", workload.name));
-        self::round(plan, workload, capacity, &mut lanes, |server, error| {
+        self::round(plan, capacity, &mut lanes, |server, error| {
             progress.problem(format!(
                 "latency of {} under {}: left out from {place} on: {error}",
                 server.name, workload.name
@@ -108,9 +111,10 @@ pub fn run(
 
 /// What the first server does when it is asked as fast as it answers.
 fn capacity(plan: &Plan, server: &'static Server, workload: &Workload) -> io::Result<f64> {
-    let host = Host::start(server, workload, plan.server_core)?;
-    let answer_size = verify::probe(host.addr, workload)?;
-    let mut client = Client::connect(host.addr, workload, answer_size)?;
+    let asked = server.asked(workload).ok_or(ErrorKind::Unsupported)?;
+    let host = Host::start(server, &asked, plan.server_core)?;
+    let answer_size = verify::probe(host.addr, &asked)?;
+    let mut client = Client::connect(host.addr, &asked, answer_size)?;
     let mut rates = Vec::new();
     for _ in 0..CAPACITY_SLICES {
         client.start()?;
@@ -128,14 +132,13 @@ fn capacity(plan: &Plan, server: &'static Server, workload: &Workload) -> io::Re
 /// A server that fails is left out of this round and the next ones.
 fn round(
     plan: &Plan,
-    workload: &Workload,
     capacity: f64,
     lanes: &mut [Lane],
     mut failed: impl FnMut(&Server, io::Error),
 ) -> io::Result<()> {
     let mut seats = Vec::new();
     for lane in lanes.iter_mut().filter(|lane| !lane.failed) {
-        match Pair::start(plan, lane.server, workload) {
+        match Pair::start(plan, lane.server, &lane.asked) {
             Ok(pair) => {
                 let runs = SHARES.iter().map(|_| Run::new()).collect::<io::Result<Vec<_>>>()?;
                 seats.push((lane, pair, runs));

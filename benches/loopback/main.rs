@@ -1,67 +1,129 @@
-//! Operations per second and processor time per operation of several servers, side by side.
+//! Several servers side by side: operations per second and processor time, latency at fixed rates, the cost of more
+//! connections, system calls, memory; and timers beside other queues.
 //!
 //! One server at a time, its thread on one core and the client's on another, in alternating rounds on the same work;
 //! `--help` for the flags. Figures are ratios to the first server, a bare epoll loop, which runs a second time under
 //! another name so that each run shows its own noise.
 
 mod client;
+mod figures;
+#[path = "../instructions/firing.rs"]
+mod firing;
+mod footprint;
+mod growth;
 mod host;
+mod interrupt;
+mod latency;
+mod machine;
 mod measure;
+mod open_loop;
+mod page;
+mod plots;
+mod progress;
 mod report;
+mod results;
+mod scale;
 mod servers;
 mod site;
 mod sys;
 mod syscalls;
+mod timers;
 mod verify;
 mod websocket;
 mod workload;
 
 use core_affinity::CoreId;
-use measure::Plan;
+use footprint::Footprint;
+use machine::Machine;
 use pico_args::Arguments;
-use report::Machine;
+use progress::Progress;
+use results::Results;
+use scale::Scale;
 use servers::Server;
-use std::path::PathBuf;
+use std::error;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use std::{error, fs};
 use syscalls::Cores;
 use workload::Workload;
 
-const WARM_UP: Duration = Duration::from_millis(15);
-const INTERVAL: Duration = Duration::from_millis(60);
 /// For all servers of a round and their clients.
-const OPEN_FILES: u64 = 8192;
+const OPEN_FILES: u64 = 12_000;
+/// About, for one server under one workload.
+const SYSCALLS_TIME: Duration = Duration::from_millis(1500);
+const MEMORY_TIME: Duration = Duration::from_secs(30);
 
 const HELP: &str = "\
 cargo bench --bench loopback -- [flags]
 
-  --quick             3 short rounds: a look, not a result
-  --rounds N          rounds, each on fresh threads and connections (9)
-  --slices N          turns of each server in a round, 60 ms each (8)
+  --quick             short rounds: a look, not a result
+  --tiny              only to see that it runs
+  --parts P,P...      only these parts of the whole
   --only W,W...       only these workloads
   --servers S,S...    only these servers (the first, bare, always runs: ratios are to it)
+  --rounds N          rounds of the part called throughput, each on fresh threads and connections
+  --slices N          turns of each server in such a round
   --cores S,C         the cores of the server and of the client (the last and the first there are)
-  --json FILE         write every figure of every round as well
-  --syscalls          count system calls with strace instead of measuring time
-  --list              the names of the workloads and servers
+  --out DIR           where the results are written (docs/bench; target/bench, if not all is measured)
+  --list              the names of the parts, the workloads and the servers
   --help
 ";
 
+/// In this order: memory is measured before this thread is pinned.
+const PARTS: &[Part] = &[
+    Part { name: "memory", what: "user-space bytes for each idle connection", kind: Kind::Memory },
+    Part {
+        name: "throughput",
+        what: "operations per second and processor time",
+        kind: Kind::Throughput,
+    },
+    Part { name: "latency", what: "latency at fixed rates, open loop", kind: Kind::Latency },
+    Part { name: "connections", what: "cost by number of connections", kind: Kind::Growth },
+    Part { name: "timers", what: "timers beside other queues", kind: Kind::Timers },
+    Part {
+        name: "syscalls",
+        what: "system calls for each message, by strace",
+        kind: Kind::Syscalls,
+    },
+];
+
 type Result<T> = std::result::Result<T, Box<dyn error::Error>>;
 
+struct Part {
+    name: &'static str,
+    what: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Memory,
+    Throughput,
+    Latency,
+    Growth,
+    Timers,
+    Syscalls,
+}
+
 struct Flags {
-    plan: Plan,
-    client_core: Option<usize>,
+    scale: &'static Scale,
+    parts: Vec<&'static Part>,
+    throughput: scale::Size,
+    cores: Cores,
     servers: Vec<&'static Server>,
     workloads: Vec<&'static Workload>,
-    json: Option<PathBuf>,
-    syscalls: bool,
+    latency_workloads: Vec<&'static Workload>,
+    syscalls_workloads: Vec<&'static Workload>,
+    out: PathBuf,
 }
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("loopback: not all was measured, see above");
+            ExitCode::FAILURE
+        }
         Err(e) => {
             eprintln!("\nloopback: {e}");
             ExitCode::FAILURE
@@ -69,80 +131,245 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
+/// Returns whether all that was asked for was measured.
+fn run() -> Result<bool> {
     let mut arguments = Arguments::from_env();
     arguments.contains("--bench");
     if arguments.contains("--help") {
         print!("{HELP}");
-        return Ok(());
+        return Ok(true);
     }
     if arguments.contains("--list") {
         list();
-        return Ok(());
+        return Ok(true);
     }
-    let only: Option<String> = arguments.opt_value_from_str("--only")?;
-    let workloads = select(only.as_deref(), workload::ALL, Workload::find, "workload")?;
     if let Some(name) = arguments.opt_value_from_str::<_, String>("--serve")? {
         let server = Server::find(&name).ok_or("--serve: no such server")?;
-        return Ok(syscalls::serve(server, workloads[0])?);
+        let workload: String = arguments.value_from_str("--only")?;
+        let workload = Workload::find(&workload).ok_or("--serve: no such workload")?;
+        syscalls::serve(server, workload)?;
+        return Ok(true);
     }
-    let flags = flags(arguments, workloads)?;
-    if flags.syscalls {
-        if !syscalls::installed() {
-            return Err(
-                "--syscalls needs strace, which is not installed (apt-get install strace)".into()
-            );
-        }
-        println!("{}", Machine::this().line());
-        let cores = Cores { server: flags.plan.server_core, client: flags.client_core };
-        return Ok(syscalls::run(&flags.servers, &flags.workloads, cores)?);
-    }
-    time(&flags)
-}
-
-fn time(flags: &Flags) -> Result<()> {
+    let flags = flags(arguments)?;
+    interrupt::listen()?;
     sys::raise_open_files(OPEN_FILES)?;
     let machine = Machine::this();
     println!("{}", machine.line());
     if cfg!(debug_assertions) {
         println!("built without optimisation: this only shows that everything runs");
     }
-    match flags.client_core {
-        Some(id) if core_affinity::set_for_current(CoreId { id }) => {
-            println!(
-                "server on core {}, client on core {id}",
-                flags.plan.server_core.unwrap_or_default()
-            );
+    let mut results = Results::new(machine, flags.throughput.closed_loop(flags.cores.server));
+    let mut progress =
+        Progress::new(flags.parts.iter().map(|part| flags.duration(part.kind)).sum());
+    for part in &flags.parts {
+        if part.kind != Kind::Memory {
+            flags.pin();
         }
-        _ => println!("not pinned: this process may use only one core, so the figures mean little"),
+        part.kind.measure(&flags, &mut results, &mut progress);
+        if interrupt::asked() {
+            progress.problem(format!("interrupted during {}", part.name));
+        }
+        results.write(&flags.out, progress.remarks())?;
+        if interrupt::asked() {
+            break;
+        }
     }
-    let seconds = flags.plan.duration(&flags.servers, &flags.workloads).as_secs_f64();
-    eprintln!("about {:.0} s", seconds * 1.1);
-    let outcomes = measure::run(&flags.plan, &flags.servers, &flags.workloads)?;
-    for outcome in &outcomes {
-        print!("{}", report::table(outcome));
-    }
-    println!("{}", report::legend(&flags.plan));
-    if let Some(path) = &flags.json {
-        let text = format!("{:#}\n", report::json(&machine, &flags.plan, &outcomes));
-        fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-    }
-    Ok(())
+    progress.clear();
+    println!("\nwritten to {}", flags.out.display());
+    Ok(!progress.failed())
 }
 
-fn flags(mut arguments: Arguments, workloads: Vec<&'static Workload>) -> Result<Flags> {
+impl Kind {
+    fn measure(self, flags: &Flags, results: &mut Results, progress: &mut Progress) {
+        let Flags { scale, servers, cores, .. } = flags;
+        match self {
+            Kind::Memory => memory(flags, results, progress),
+            Kind::Throughput => throughput(flags, results, progress),
+            Kind::Latency => latencies(flags, results, progress),
+            Kind::Growth => {
+                let plan = scale.growth.closed_loop(cores.server);
+                let outcome = growth::run(&plan, servers, progress);
+                progress.clear();
+                print!("{}", growth::table(&outcome));
+                results.growth = Some(outcome);
+            }
+            Kind::Timers => {
+                let outcome = timers::run(&scale.timers, progress);
+                progress.clear();
+                print!("{}", timers::table(&outcome));
+                results.timers = Some(outcome);
+            }
+            Kind::Syscalls => system_calls(flags, results, progress),
+        }
+    }
+}
+
+fn memory(flags: &Flags, results: &mut Results, progress: &mut Progress) {
+    let scale::Memory { connections, rounds } = flags.scale.memory;
+    if rounds == 0 {
+        return;
+    }
+    progress.show("memory: cargo bench --bench memory");
+    let file = target().join("memory.json");
+    match Footprint::measure(connections, rounds, &file) {
+        Ok(footprint) => results.footprint = Some(footprint),
+        Err(e) => progress.problem(format!("no memory: {e}")),
+    }
+}
+
+fn throughput(flags: &Flags, results: &mut Results, progress: &mut Progress) {
+    for &workload in &flags.workloads {
+        if interrupt::asked() {
+            return;
+        }
+        let Some(outcome) = measure::run(&results.plan, &flags.servers, workload, progress) else {
+            progress.problem(format!("{}: nothing to compare with", workload.name));
+            continue;
+        };
+        progress.clear();
+        print!("{}", report::table(&outcome));
+        results.throughput.push(outcome);
+    }
+    println!("{}", report::legend(&results.plan));
+}
+
+fn latencies(flags: &Flags, results: &mut Results, progress: &mut Progress) {
+    let plan = flags.scale.latency.open_loop(flags.cores.server);
+    for &workload in &flags.latency_workloads {
+        if interrupt::asked() {
+            return;
+        }
+        match latency::run(&plan, &flags.servers, workload, progress) {
+            Ok(outcome) => {
+                progress.clear();
+                print!("{}", latency::table(&outcome));
+                results.latency.push(outcome);
+            }
+            Err(e) => progress.problem(format!("latency under {}: {e}", workload.name)),
+        }
+    }
+}
+
+fn system_calls(flags: &Flags, results: &mut Results, progress: &mut Progress) {
+    if !syscalls::installed() {
+        progress.remark("no system calls: strace is not installed (apt-get install strace)");
+        return;
+    }
+    for &workload in &flags.syscalls_workloads {
+        if interrupt::asked() {
+            return;
+        }
+        let counted = syscalls::run(&flags.servers, workload, flags.cores, progress);
+        progress.clear();
+        print!("{}", syscalls::table(&counted));
+        results.syscalls.push(counted);
+    }
+}
+
+impl Flags {
+    /// How long a part takes, about.
+    fn duration(&self, part: Kind) -> Duration {
+        let Flags { scale, servers, workloads, cores, .. } = self;
+        let count = |kept: &dyn Fn(&Server) -> bool| servers.iter().filter(|s| kept(s)).count();
+        match part {
+            Kind::Memory if scale.memory.rounds > 0 => MEMORY_TIME,
+            Kind::Memory => Duration::ZERO,
+            Kind::Throughput => {
+                self.throughput.closed_loop(cores.server).duration(servers, workloads).mul_f64(1.1)
+            }
+            Kind::Latency => {
+                let plan = scale.latency.open_loop(cores.server);
+                let each = |w: &&Workload| plan.duration(count(&|s| latency::measures(s, w)));
+                self.latency_workloads.iter().map(each).sum()
+            }
+            Kind::Growth => {
+                growth::duration(&scale.growth.closed_loop(cores.server), count(&growth::measures))
+            }
+            Kind::Timers => scale.timers.duration(),
+            Kind::Syscalls if !syscalls::installed() => Duration::ZERO,
+            Kind::Syscalls => {
+                let each = |w: &&Workload| count(&|s| latency::measures(s, w));
+                SYSCALLS_TIME * self.syscalls_workloads.iter().map(each).sum::<usize>() as u32
+            }
+        }
+    }
+
+    /// This thread, which is the client; servers pin themselves.
+    fn pin(&self) {
+        match self.cores.client {
+            Some(id) if core_affinity::set_for_current(CoreId { id }) => {}
+            _ => eprintln!(
+                "not pinned: this process may use only one core, so the figures mean little"
+            ),
+        }
+    }
+}
+
+/// Where results go that are not to replace those of a whole run.
+fn target() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    folder.parent().unwrap_or(folder).join("bench")
+}
+
+fn flags(mut arguments: Arguments) -> Result<Flags> {
     let quick = arguments.contains("--quick") || cfg!(debug_assertions);
-    let rounds = arguments.opt_value_from_str("--rounds")?.unwrap_or(if quick { 3 } else { 9 });
-    let slices = arguments.opt_value_from_str("--slices")?.unwrap_or(if quick { 4 } else { 8 });
-    if rounds == 0 || slices == 0 {
+    let scale = match (arguments.contains("--tiny"), quick) {
+        (true, _) => &scale::TINY,
+        (_, true) => &scale::QUICK,
+        (_, false) => &scale::FULL,
+    };
+    let mut throughput = scale.throughput;
+    throughput.rounds = arguments.opt_value_from_str("--rounds")?.unwrap_or(throughput.rounds);
+    throughput.slices = arguments.opt_value_from_str("--slices")?.unwrap_or(throughput.slices);
+    if throughput.rounds == 0 || throughput.slices == 0 {
         return Err("--rounds and --slices must be at least 1".into());
     }
+    let named: Option<String> = arguments.opt_value_from_str("--parts")?;
+    let mut chosen = named.is_some();
+    let find = |name: &str| PARTS.iter().find(|part| part.name == name);
+    let parts = select(named.as_deref(), PARTS, find, "part")?;
+    let only: Option<String> = arguments.opt_value_from_str("--only")?;
+    chosen |= only.is_some();
+    let workloads = select(only.as_deref(), workload::ALL, Workload::find, "workload")?;
+    // Of the workloads that are measured, some are enough for the slower parts, if nobody names any.
+    let some = |names: &[&str]| -> Vec<&'static Workload> {
+        let kept = |w: &&&Workload| only.is_some() || names.contains(&w.name);
+        workloads.iter().filter(kept).copied().collect()
+    };
+    let mut latency_workloads = some(latency::WORKLOADS);
+    latency_workloads.retain(|workload| latency::suits(workload));
+    let syscalls_workloads = some(syscalls::WORKLOADS);
     let named: Option<String> = arguments.opt_value_from_str("--servers")?;
+    chosen |= named.is_some();
     let mut servers = select(named.as_deref(), servers::ALL, Server::find, "server")?;
     let base = &servers::ALL[0];
     servers.retain(|server| server.name != base.name);
     servers.insert(0, base);
-    let (server_core, client_core) = match arguments.opt_value_from_str::<_, String>("--cores")? {
+    let cores = cores(arguments.opt_value_from_str("--cores")?)?;
+    let whole = !chosen && scale.name == scale::FULL.name;
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bench");
+    let out = arguments
+        .opt_value_from_str("--out")?
+        .unwrap_or_else(|| if whole { results } else { target() });
+    let rest = arguments.finish();
+    if !rest.is_empty() {
+        return Err(format!("unknown arguments {rest:?}; --help lists them").into());
+    }
+    Ok(Flags {
+        scale,
+        parts,
+        throughput,
+        cores,
+        servers,
+        workloads,
+        latency_workloads,
+        syscalls_workloads,
+        out,
+    })
+}
+
+fn cores(named: Option<String>) -> Result<Cores> {
+    let (server, client) = match named {
         Some(text) => {
             let (server, client) =
                 text.split_once(',').ok_or("--cores: expected two numbers, as in 1,0")?;
@@ -153,26 +380,13 @@ fn flags(mut arguments: Arguments, workloads: Vec<&'static Workload>) -> Result<
             _ => (None, None),
         },
     };
-    let flags = Flags {
-        plan: Plan { rounds, slices, warm_up: WARM_UP, interval: INTERVAL, server_core },
-        client_core,
-        servers,
-        workloads,
-        json: arguments.opt_value_from_str("--json")?,
-        syscalls: arguments.contains("--syscalls"),
-    };
-    let rest = arguments.finish();
-    if rest.is_empty() {
-        Ok(flags)
-    } else {
-        Err(format!("unknown arguments {rest:?}; --help lists them").into())
-    }
+    Ok(Cores { server, client })
 }
 
 fn select<T>(
     names: Option<&str>,
     all: &'static [T],
-    find: fn(&str) -> Option<&'static T>,
+    find: impl Fn(&str) -> Option<&'static T>,
     kind: &str,
 ) -> Result<Vec<&'static T>> {
     let Some(names) = names else { return Ok(all.iter().collect()) };
@@ -183,6 +397,10 @@ fn select<T>(
 }
 
 fn list() {
+    println!("parts");
+    for part in PARTS {
+        println!("  {:<13}{}", part.name, part.what);
+    }
     println!("workloads");
     for workload in workload::ALL {
         println!("  {:<13}{}", workload.name, workload.title);

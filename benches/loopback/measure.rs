@@ -4,11 +4,13 @@
 
 use crate::client::{Client, Until};
 use crate::host::Host;
+use crate::interrupt;
+use crate::progress::Progress;
 use crate::servers::Server;
 use crate::site::Usage;
 use crate::verify;
 use crate::workload::Workload;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 pub struct Plan {
@@ -29,10 +31,13 @@ pub struct Sample {
     pub latency_p99: Duration,
 }
 
-/// The samples of one server under one workload, one for each round.
+/// The samples of one server under one workload, one for each round until it fails.
 pub struct Series {
     pub server: &'static Server,
+    /// The workload as it is put to this server.
+    asked: Workload,
     pub samples: Vec<Sample>,
+    failed: bool,
 }
 
 pub struct Outcome {
@@ -49,45 +54,49 @@ impl Plan {
     }
 }
 
+/// Without the first server there is nothing to compare with, and so no outcome. Another one that fails is left out
+/// from there on, which is said.
 pub fn run(
     plan: &Plan,
     servers: &[&'static Server],
-    workloads: &[&'static Workload],
-) -> io::Result<Vec<Outcome>> {
-    let mut progress = Progress { done: 0, of: plan.rounds * workloads.len() };
-    let mut outcomes = Vec::new();
-    for &workload in workloads {
-        let asked = |&server: &&'static Server| Some((server, server.asked(workload)?));
-        let servers: Vec<Asked> = servers.iter().filter_map(asked).collect();
-        for (server, workload) in &servers {
-            progress.show(&format!("{}: {} is checked", workload.name, server.name));
-            let host = Host::start(server, workload, plan.server_core)?;
-            let verified = verify::thorough(host.addr, workload);
-            match (verified, server.flaw) {
-                (Err(e), Some(flaw)) => eprintln!("{}: {flaw} ({e})", server.name),
-                (verified, _) => verified.map_err(|e| blame(server, workload, e))?,
-            }
-            host.stop().map_err(|e| blame(server, workload, e))?;
+    workload: &'static Workload,
+    progress: &mut Progress,
+) -> Option<Outcome> {
+    let mut series: Vec<Series> = Vec::new();
+    for server in servers {
+        let Some(asked) = server.asked(workload) else { continue };
+        progress.show(&format!("{}: {} is checked", workload.name, server.name));
+        match check(plan, server, &asked) {
+            Ok(()) => series.push(Series { server, asked, samples: Vec::new(), failed: false }),
+            Err(e) => progress.problem(left_out(server, workload, 0, &e)),
         }
-        let mut series: Vec<Series> = servers
-            .iter()
-            .map(|&(server, _)| Series { server, samples: Vec::with_capacity(plan.rounds) })
-            .collect();
-        for round in 0..plan.rounds {
-            progress.show(&format!("{}: round {} of {}", workload.name, round + 1, plan.rounds));
-            for (series, sample) in series.iter_mut().zip(self::round(plan, &servers)?) {
-                series.samples.push(sample);
-            }
-            progress.done += 1;
-        }
-        outcomes.push(Outcome { workload, series });
     }
-    progress.clear();
-    Ok(outcomes)
+    for round in 0..plan.rounds {
+        if interrupt::asked() {
+            break;
+        }
+        progress.show(&format!("{}: round {} of {}", workload.name, round + 1, plan.rounds));
+        self::round(plan, &mut series, |server, e| {
+            progress.problem(left_out(server, workload, round, &e));
+        });
+    }
+    series.retain(|series| !series.samples.is_empty());
+    let base = series.first().is_some_and(|first| first.server.name == servers[0].name);
+    base.then_some(Outcome { workload, series })
 }
 
-/// A server, and the workload as it is put to it.
-type Asked = (&'static Server, Workload);
+fn left_out(server: &Server, workload: &Workload, rounds: usize, error: &io::Error) -> String {
+    format!("{} under {} is left out after {rounds} rounds: {error}", server.name, workload.name)
+}
+
+fn check(plan: &Plan, server: &'static Server, workload: &Workload) -> io::Result<()> {
+    let host = Host::start(server, workload, plan.server_core)?;
+    match (verify::thorough(host.addr, workload), server.flaw) {
+        (Err(e), Some(flaw)) => eprintln!("{}: {flaw} ({e})", server.name),
+        (verified, _) => verified?,
+    }
+    host.stop()
+}
 
 /// A server with its client, on fresh threads, buffers and connections in each round.
 struct Pair {
@@ -99,35 +108,58 @@ struct Pair {
     client_idle: Duration,
 }
 
-fn round(plan: &Plan, servers: &[Asked]) -> io::Result<Vec<Sample>> {
-    let start = |(server, workload): &Asked| {
-        Pair::start(plan, server, workload).map_err(|e| blame(server, workload, e))
-    };
-    let mut pairs = servers.iter().map(start).collect::<io::Result<Vec<_>>>()?;
-    for slice in 0..plan.slices {
-        for index in order(slice, servers.len()) {
-            let (server, workload) = &servers[index];
-            pairs[index].slice(plan).map_err(|e| blame(server, workload, e))?;
+/// Adds a sample to each series, but for those that have failed.
+fn round(plan: &Plan, series: &mut [Series], mut failed: impl FnMut(&Server, io::Error)) {
+    let mut pairs = Vec::new();
+    for series in series.iter_mut().filter(|series| !series.failed) {
+        match Pair::start(plan, series.server, &series.asked) {
+            Ok(pair) => pairs.push((series, pair)),
+            Err(e) => {
+                series.failed = true;
+                failed(series.server, e);
+            }
         }
     }
-    let finish = |(pair, (server, workload)): (Pair, &Asked)| {
-        pair.finish().map_err(|e| blame(server, workload, e))
-    };
-    pairs.into_iter().zip(servers).map(finish).collect()
+    for slice in 0..plan.slices {
+        for index in order(slice, pairs.len()) {
+            let (series, pair) = &mut pairs[index];
+            if series.failed {
+                continue;
+            }
+            if let Err(e) = pair.slice(plan) {
+                series.failed = true;
+                failed(series.server, e);
+            }
+        }
+    }
+    for (series, pair) in pairs.into_iter().filter(|(series, _)| !series.failed) {
+        match pair.finish() {
+            Ok(sample) => series.samples.push(sample),
+            Err(e) => {
+                series.failed = true;
+                failed(series.server, e);
+            }
+        }
+    }
+}
+
+/// A round of one server by itself.
+pub fn alone(plan: &Plan, server: &'static Server, workload: &Workload) -> io::Result<Sample> {
+    let mut pair = Pair::start(plan, server, workload)?;
+    for _ in 0..plan.slices {
+        pair.slice(plan)?;
+    }
+    pair.finish()
 }
 
 /// Every slice begins with another server, and every second one runs backwards, so that no server has always the same
 /// place or the same predecessor.
-fn order(slice: usize, servers: usize) -> Vec<usize> {
+pub fn order(slice: usize, servers: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..servers).map(|place| (place + slice / 2) % servers).collect();
     if slice % 2 == 1 {
         order.reverse();
     }
     order
-}
-
-fn blame(server: &Server, workload: &Workload, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{} under {}: {error}", server.name, workload.name))
 }
 
 impl Pair {
@@ -152,7 +184,7 @@ impl Pair {
     }
 
     fn finish(self) -> io::Result<Sample> {
-        let Pair { host, client, ops, wall, usage, client_idle } = self;
+        let Pair { host, client, ops, wall, usage, client_idle, .. } = self;
         let quantile = |q| Duration::from_nanos(client.latency().value_at_quantile(q));
         let (latency_p50, latency_p99) = (quantile(0.5), quantile(0.99));
         drop(client);
@@ -161,30 +193,5 @@ impl Pair {
             return Err(io::Error::other("not one operation was finished"));
         }
         Ok(Sample { ops, wall, usage, client_idle, latency_p50, latency_p99 })
-    }
-}
-
-/// One line that is written over on a terminal; elsewhere every tenth is shown.
-struct Progress {
-    done: usize,
-    of: usize,
-}
-
-impl Progress {
-    fn show(&self, what: &str) {
-        let mut stderr = io::stderr();
-        let _ = if stderr.is_terminal() {
-            write!(stderr, "\r\x1b[K[{}/{}] {what}", self.done, self.of)
-        } else if self.done.is_multiple_of(10) {
-            writeln!(stderr, "[{}/{}] {what}", self.done, self.of)
-        } else {
-            Ok(())
-        };
-    }
-
-    fn clear(&self) {
-        if io::stderr().is_terminal() {
-            eprint!("\r\x1b[K");
-        }
     }
 }

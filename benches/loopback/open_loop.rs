@@ -110,8 +110,9 @@ impl Driver {
         let now = Instant::now();
         let mut conns = Vec::with_capacity(workload.connections);
         for index in 0..workload.connections {
-            let stream = TcpStream::connect(addr)?;
+            let mut stream = TcpStream::connect(addr)?;
             stream.set_nodelay(true)?;
+            workload.open(&mut stream)?;
             stream.set_nonblocking(true)?;
             epoll.add(&stream, IN | EDGE, index as u64)?;
             let late = Duration::ZERO;

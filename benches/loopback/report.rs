@@ -1,49 +1,23 @@
-//! Medians, ratios to the first server round by round, their spread; as a table and as JSON.
+//! The closed loop: medians, ratios to the first server round by round, their spread; as a table and as JSON.
 
+use crate::figures::Spread;
 use crate::measure::{Outcome, Plan, Sample, Series};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
-use std::{env, fs, process::Command};
 
 /// Below this share of its core, the first server was not what limited.
 const BUSY_MIN: f64 = 0.9;
 
-/// Median and quartiles.
-#[derive(Clone, Copy)]
-pub struct Spread {
-    pub low: f64,
-    pub median: f64,
-    pub high: f64,
-}
-
-impl Spread {
-    pub fn of(values: impl Iterator<Item = f64>) -> Spread {
-        let mut sorted: Vec<f64> = values.collect();
-        sorted.sort_by(f64::total_cmp);
-        let at = |quantile: f64| {
-            let place = quantile * sorted.len().saturating_sub(1) as f64;
-            let (below, above) = (place.floor() as usize, place.ceil() as usize);
-            sorted.get(below).map_or(f64::NAN, |low| low + (sorted[above] - low) * place.fract())
-        };
-        Spread { low: at(0.25), median: at(0.5), high: at(0.75) }
-    }
-
-    fn json(self) -> Value {
-        json!({ "q1": self.low, "median": self.median, "q3": self.high })
-    }
-}
-
 impl Sample {
-    fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.ops as f64 / self.wall.as_secs_f64()
     }
 
-    fn cpu_per_op(&self) -> f64 {
+    pub fn cpu_per_op(&self) -> f64 {
         self.usage.cpu.as_nanos() as f64 / self.ops as f64
     }
 
-    fn busy(&self) -> f64 {
+    pub fn busy(&self) -> f64 {
         self.usage.cpu.as_secs_f64() / self.wall.as_secs_f64()
     }
 
@@ -51,7 +25,7 @@ impl Sample {
         self.client_idle.as_secs_f64() / self.wall.as_secs_f64()
     }
 
-    fn sleeps(&self) -> f64 {
+    pub fn sleeps(&self) -> f64 {
         self.usage.sleeps as f64 * 1000.0 / self.ops as f64
     }
 
@@ -61,69 +35,23 @@ impl Sample {
 }
 
 impl Series {
-    fn spread(&self, figure: impl Fn(&Sample) -> f64) -> Spread {
+    pub fn spread(&self, figure: impl Fn(&Sample) -> f64) -> Spread {
         Spread::of(self.samples.iter().map(figure))
     }
 
     /// Each round's figure divided by that of `base` in the same round, so that slow drift of the machine cancels.
-    fn ratio(&self, base: &Series, figure: impl Fn(&Sample) -> f64) -> Spread {
+    pub fn ratio(&self, base: &Series, figure: impl Fn(&Sample) -> f64) -> Spread {
         Spread::of(
             self.samples.iter().zip(&base.samples).map(|(own, base)| figure(own) / figure(base)),
         )
     }
 }
 
-/// What the figures were taken on.
-pub struct Machine {
-    processor: String,
-    cores: usize,
-    kernel: String,
-    rustc: String,
-    commit: String,
-    time: SystemTime,
-}
-
-impl Machine {
-    pub fn this() -> Machine {
-        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let tree = env!("CARGO_MANIFEST_DIR");
-        Machine {
-            processor: model.map_or("unknown processor", |(_, name)| name).to_owned(),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
-            rustc: output("rustc", &["--version"]),
-            commit: output("git", &["-C", tree, "describe", "--always", "--dirty", "--abbrev=12"]),
-            time: SystemTime::now(),
-        }
+impl Outcome {
+    /// Whether the first server had its core, so that it was what limited.
+    pub fn quotable(&self) -> bool {
+        self.series[0].spread(Sample::busy).median >= BUSY_MIN
     }
-
-    pub fn line(&self) -> String {
-        let Machine { processor, cores, kernel, rustc, commit, time } = self;
-        let date = httpdate::fmt_http_date(*time);
-        format!("{processor}, {cores} cores; Linux {kernel}; {rustc}; commit {commit}; {date}")
-    }
-
-    fn json(&self) -> Value {
-        let seconds = self.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        json!({
-            "processor": self.processor, "cores": self.cores, "kernel": self.kernel, "rustc": self.rustc,
-            "commit": self.commit, "unix_time": seconds,
-        })
-    }
-}
-
-fn output(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .ok()
-        .filter(|output| output.status.success());
-    let text = output.and_then(|output| String::from_utf8(output.stdout).ok());
-    text.map_or_else(|| format!("{program} unknown"), |text| text.trim().to_owned())
 }
 
 pub fn table(outcome: &Outcome) -> String {
@@ -168,7 +96,7 @@ pub fn table(outcome: &Outcome) -> String {
             micros(|sample| sample.latency_p99),
         );
     }
-    if base.spread(Sample::busy).median < BUSY_MIN {
+    if !outcome.quotable() {
         text.push_str("  other processes took the cores, or the client was what limited: not figures to quote\n");
     }
     text
@@ -186,7 +114,7 @@ pub fn legend(plan: &Plan) -> String {
     )
 }
 
-pub fn json(machine: &Machine, plan: &Plan, outcomes: &[Outcome]) -> Value {
+pub fn json(plan: &Plan, outcome: &Outcome) -> Value {
     let series = |base: &Series, series: &Series| {
         json!({
             "server": series.server.name,
@@ -212,15 +140,12 @@ pub fn json(machine: &Machine, plan: &Plan, outcomes: &[Outcome]) -> Value {
         })
     };
     json!({
-        "machine": machine.json(),
+        "workload": outcome.workload.name,
+        "title": outcome.workload.title,
+        "connections": outcome.workload.connections,
         "slices": plan.slices,
         "slice_ms": plan.interval.as_millis() as u64,
         "warm_up_ms": plan.warm_up.as_millis() as u64,
-        "workloads": outcomes.iter().map(|outcome| json!({
-            "name": outcome.workload.name,
-            "title": outcome.workload.title,
-            "connections": outcome.workload.connections,
-            "series": outcome.series.iter().map(|own| series(&outcome.series[0], own)).collect::<Vec<_>>(),
-        })).collect::<Vec<_>>(),
+        "series": outcome.series.iter().map(|own| series(&outcome.series[0], own)).collect::<Vec<_>>(),
     })
 }

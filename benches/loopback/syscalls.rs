@@ -1,19 +1,26 @@
 //! System calls per message, counted by strace around a server in a process of its own.
 //!
 //! Each server runs twice, the second time with more messages; the difference is the steady state, without start-up,
-//! accepting and stopping.
+//! accepting and stopping. The client waits for all connections before it sends on any again: since strace slows the
+//! server, a server that reads until there is nothing would otherwise never leave its first connection.
 
 use crate::client::{Client, Until};
 use crate::host::Host;
+use crate::interrupt;
+use crate::progress::Progress;
 use crate::servers::Server;
 use crate::verify;
 use crate::workload::Workload;
 use core_affinity::CoreId;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::process::{Command, Stdio};
 use std::{env, fs, process};
 
+/// The workloads of a whole run.
+pub const WORKLOADS: &[&str] = &["echo-128", "http-1", "http-16", "ws-128"];
 /// Messages on each connection in the short run; the long one has three times as many.
 const WAVES: u64 = 60;
 
@@ -24,7 +31,7 @@ pub struct Cores {
     pub client: Option<usize>,
 }
 
-type Counts = BTreeMap<String, f64>;
+pub type Counts = BTreeMap<String, f64>;
 
 pub fn installed() -> bool {
     Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
@@ -39,31 +46,64 @@ pub fn serve(server: &'static Server, workload: &'static Workload) -> io::Result
     host.stop()
 }
 
+/// System calls for each message under one workload, by server and by name.
+pub struct Counted {
+    pub workload: &'static Workload,
+    pub servers: Vec<(&'static Server, Counts)>,
+}
+
 pub fn run(
     servers: &[&'static Server],
-    workloads: &[&'static Workload],
+    workload: &'static Workload,
     cores: Cores,
-) -> io::Result<()> {
-    for workload in workloads {
-        println!("\n{} ({}): system calls per message", workload.title, workload.name);
-        for server in servers.iter().filter(|s| !s.again) {
-            let Some(asked) = server.asked(workload) else { continue };
-            let per_message = steady(server, &asked, cores)?;
-            let total: f64 = per_message.values().sum();
-            let mut kinds: Vec<_> =
-                per_message.into_iter().filter(|(_, count)| *count >= 0.0005).collect();
-            kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let kinds: Vec<_> =
-                kinds.iter().map(|(name, count)| format!("{name} {count:.3}")).collect();
-            println!("  {:<13}{total:>7.3}  {}", server.name, kinds.join(", "));
+    progress: &mut Progress,
+) -> Counted {
+    let mut counted = Counted { workload, servers: Vec::new() };
+    for server in servers.iter().filter(|server| !server.again) {
+        let Some(asked) = server.asked(workload) else { continue };
+        if interrupt::asked() {
+            break;
+        }
+        let what = format!("system calls of {} under {}", server.name, workload.name);
+        progress.show(&what);
+        match steady(server, &asked, cores) {
+            Ok(per_message) => counted.servers.push((server, per_message)),
+            Err(e) => progress.problem(format!("{what}: {e}")),
         }
     }
-    println!(
-        "\nA message is what a client sends before it waits: an echo message, or the pipelined requests together.\n\
-         The client waits for all connections before it sends on any again: since strace slows the server, a server that\n\
-         reads until there is nothing would otherwise never leave its first connection."
-    );
-    Ok(())
+    counted
+}
+
+/// A message is what a client sends before it waits: an echo message, or the pipelined requests together.
+pub fn table(counted: &Counted) -> String {
+    let workload = counted.workload;
+    let mut text = format!("\n{} ({}): system calls per message\n", workload.title, workload.name);
+    for (server, per_message) in &counted.servers {
+        let mut kinds: Vec<_> = per_message.iter().filter(|(_, count)| **count >= 0.0005).collect();
+        kinds.sort_by(|a, b| b.1.total_cmp(a.1));
+        let kinds: Vec<_> =
+            kinds.iter().map(|(name, count)| format!("{name} {count:.3}")).collect();
+        let total = counted.total(server);
+        let _ = writeln!(text, "  {:<13}{total:>7.3}  {}", server.name, kinds.join(", "));
+    }
+    text
+}
+
+pub fn json(counted: &Counted) -> Value {
+    let server =
+        |(server, calls): &(&Server, Counts)| json!({ "server": server.name, "calls": calls });
+    json!({
+        "workload": counted.workload.name,
+        "servers": counted.servers.iter().map(server).collect::<Vec<_>>(),
+    })
+}
+
+impl Counted {
+    /// Calls of all kinds; not a number for a server that was not counted.
+    pub fn total(&self, server: &Server) -> f64 {
+        let found = self.servers.iter().find(|(other, _)| other.name == server.name);
+        found.map_or(f64::NAN, |(_, calls)| calls.values().sum())
+    }
 }
 
 fn steady(server: &Server, workload: &Workload, cores: Cores) -> io::Result<Counts> {

@@ -1,0 +1,81 @@
+//! How much of everything: for results, for a look, or only to see that it runs.
+
+use crate::{latency, measure, timers};
+use std::time::Duration;
+
+pub struct Scale {
+    pub name: &'static str,
+    pub throughput: Size,
+    pub latency: Size,
+    pub growth: Size,
+    pub timers: timers::Plan,
+    pub memory: Memory,
+}
+
+/// Rounds, and in each so many slices of this length for every server.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub rounds: usize,
+    pub slices: usize,
+    pub interval: Duration,
+    pub warm_up: Duration,
+}
+
+#[derive(Clone, Copy)]
+pub struct Memory {
+    pub connections: usize,
+    /// Processes for each server; with none, the bench called memory is not run.
+    pub rounds: usize,
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn size(rounds: usize, slices: usize, interval: Duration) -> Size {
+    Size { rounds, slices, interval, warm_up: ms(15) }
+}
+
+pub static FULL: Scale = Scale {
+    name: "full",
+    throughput: size(9, 8, ms(60)),
+    latency: size(5, 4, ms(100)),
+    growth: size(5, 3, ms(60)),
+    timers: timers::Plan {
+        sizes: &[1_000, 10_000, 100_000, 1_000_000],
+        rounds: 6,
+        interval: ms(20),
+    },
+    memory: Memory { connections: 8_000, rounds: 1 },
+};
+
+pub static QUICK: Scale = Scale {
+    name: "quick",
+    throughput: size(3, 2, ms(60)),
+    latency: size(1, 2, ms(100)),
+    growth: size(1, 2, ms(60)),
+    timers: timers::Plan { sizes: &[1_000, 10_000, 100_000], rounds: 3, interval: ms(10) },
+    memory: Memory { connections: 1_000, rounds: 1 },
+};
+
+/// Nothing of what it shows means anything.
+pub static TINY: Scale = Scale {
+    name: "tiny",
+    throughput: size(1, 1, ms(5)),
+    latency: size(1, 1, ms(5)),
+    growth: size(1, 1, ms(5)),
+    timers: timers::Plan { sizes: &[100, 1_000], rounds: 1, interval: ms(1) },
+    memory: Memory { connections: 0, rounds: 0 },
+};
+
+impl Size {
+    pub fn closed_loop(self, server_core: Option<usize>) -> measure::Plan {
+        let Size { rounds, slices, interval, warm_up } = self;
+        measure::Plan { rounds, slices, warm_up, interval, server_core }
+    }
+
+    pub fn open_loop(self, server_core: Option<usize>) -> latency::Plan {
+        let Size { rounds, slices, interval, warm_up } = self;
+        latency::Plan { rounds, slices, warm_up, interval, server_core }
+    }
+}
