@@ -156,7 +156,7 @@ fn round(
                 if lane.failed {
                     continue;
                 }
-                match pair.driver.run(share * capacity, plan.warm_up, plan.interval) {
+                match pair.slice(plan, share * capacity) {
                     Ok(run) => runs[index].add(&run)?,
                     Err(error) => {
                         lane.failed = true;
@@ -186,6 +186,13 @@ impl Pair {
         let driver = Driver::connect(host.addr, workload, answer_size)?;
         Ok(Pair { host, driver })
     }
+
+    fn slice(&mut self, plan: &Plan, rate: f64) -> io::Result<Run> {
+        let before = self.host.usage()?;
+        let mut run = self.driver.run(rate, plan.warm_up, plan.interval)?;
+        run.preemptions = (self.host.usage()? - before).preemptions;
+        Ok(run)
+    }
 }
 
 impl Run {
@@ -204,6 +211,11 @@ impl Run {
     /// Whether the server answered what was offered.
     pub fn kept_up(&self) -> bool {
         self.unsent_server as f64 <= UNSENT_MAX * self.due as f64
+    }
+
+    /// `rate`: what was offered.
+    pub fn preemptions_per_second(&self, rate: f64) -> f64 {
+        self.preemptions as f64 * rate / self.due as f64
     }
 
     /// A quantile as it is shown: in brackets if it is not to be believed.
@@ -229,7 +241,7 @@ pub fn table(outcome: &Outcome) -> String {
         for (_, name) in QUANTILES {
             let _ = write!(text, "{name:>11}");
         }
-        let _ = writeln!(text, "{:>18}", "driver's p99.9");
+        let _ = writeln!(text, "{:>18}{:>13}", "driver's p99.9", "preempted/s");
         for lane in &outcome.lanes {
             let run = &lane.runs[index];
             let _ = write!(text, "  {:<13}", lane.server.name);
@@ -238,7 +250,8 @@ pub fn table(outcome: &Outcome) -> String {
             }
             let own = run.own.value_at_quantile(0.999) as f64 / 1e3;
             let note = if run.kept_up() { "" } else { "  did not keep up" };
-            let _ = writeln!(text, "{own:>18.1}{note}");
+            let preempted = run.preemptions_per_second(share * outcome.capacity);
+            let _ = writeln!(text, "{own:>18.1}{preempted:>13.1}{note}");
         }
     }
     text
@@ -262,6 +275,7 @@ pub fn json(outcome: &Outcome) -> Value {
                 "unsent_because_of_the_server": run.unsent_server,
                 "unsent_because_of_the_driver": run.unsent_driver,
                 "kept_up": run.kept_up(),
+                "preemptions_per_second": run.preemptions_per_second(share * outcome.capacity),
                 "quantiles": quantiles.collect::<Vec<_>>(),
             })
         });

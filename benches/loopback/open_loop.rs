@@ -48,6 +48,8 @@ pub struct Run {
     pub due: u64,
     pub unsent_server: u64,
     pub unsent_driver: u64,
+    /// How often another process took the server's core; the driver does not know it.
+    pub preemptions: u64,
 }
 
 struct Conn {
@@ -85,6 +87,7 @@ impl Run {
             due: 0,
             unsent_server: 0,
             unsent_driver: 0,
+            preemptions: 0,
         })
     }
 
@@ -94,6 +97,7 @@ impl Run {
         self.due += other.due;
         self.unsent_server += other.unsent_server;
         self.unsent_driver += other.unsent_driver;
+        self.preemptions += other.preemptions;
         Ok(())
     }
 }

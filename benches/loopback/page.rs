@@ -33,7 +33,7 @@ pub fn text(results: &Results, plots: &[Plot], remarks: &[String]) -> String {
         text.push_str(
             "## Latency at a fixed rate\n\nMicroseconds from the moment an operation was due. In brackets: the driver's \
              own share may be more than half\nof it, so it is not to be believed. \"behind\": the server did not keep up \
-             with the rate.\n\n",
+             with the rate. \"preempted\": how often another process took the server's core; then what is at the\nright is that process's.\n\n",
         );
         for outcome in &results.latency {
             latencies(&mut text, outcome);
@@ -143,7 +143,8 @@ fn latencies(text: &mut String, outcome: &latency::Outcome) {
         "### {}\n\nShares of the {:.0} operations per second that `bare` reaches in a closed loop.\n",
         outcome.workload.name, outcome.capacity
     );
-    header(text, ["rate", ""].into_iter().chain(QUANTILES.map(|(_, name)| name)));
+    let names = QUANTILES.map(|(_, name)| name);
+    header(text, ["rate", ""].into_iter().chain(names).chain(["preempted/s"]));
     for (index, share) in SHARES.iter().enumerate() {
         for lane in &outcome.lanes {
             let run = &lane.runs[index];
@@ -152,7 +153,9 @@ fn latencies(text: &mut String, outcome: &latency::Outcome) {
                 true => run.shown(quantile),
                 false => "behind".to_owned(),
             });
-            row(text, [rate, lane.server.name.to_owned()].into_iter().chain(figures));
+            let preempted = run.preemptions_per_second(share * outcome.capacity);
+            let names = [rate, lane.server.name.to_owned()];
+            row(text, names.into_iter().chain(figures).chain([format!("{preempted:.0}")]));
         }
     }
     text.push('\n');

@@ -13,6 +13,8 @@ const TITLE_HEIGHT: u32 = 40;
 const LEGEND_HEIGHT: u32 = 34;
 /// Points of a latency curve in each decade.
 const POINTS_PER_DECADE: i32 = 12;
+/// The next server's points are so much farther to the right.
+const ASIDE: f64 = 1.05;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Outcome = Result<(), Box<dyn Error>>;
@@ -87,6 +89,7 @@ pub fn latency(title: &str, outcome: &latency::Outcome) -> Drawn {
                 )?;
             chart
                 .configure_mesh()
+                .max_light_lines(1)
                 .light_line_style(FAINT.mix(0.3))
                 .bold_line_style(FAINT)
                 .x_label_formatter(&|one_in: &f64| percentile(*one_in))
@@ -141,23 +144,25 @@ pub fn growth(title: &str, outcome: &growth::Outcome) -> Drawn {
             .disable_x_mesh()
             .light_line_style(FAINT.mix(0.3))
             .bold_line_style(FAINT)
+            .y_max_light_lines(1)
             .x_label_formatter(&|count: &f64| format!("{count:.0}"))
+            .y_label_formatter(&|nanos: &f64| format!("{nanos:.0}"))
             .x_desc("connections")
             .y_desc("CPU ns per operation")
             .draw()?;
-        for growth in &outcome.servers {
+        for (index, growth) in outcome.servers.iter().enumerate() {
             let ink = colour(growth.server.name);
             if let Some(line) = growth.line() {
                 let ends = [first, last].map(|count| (count, line.at(count.log2())));
                 chart.draw_series(LineSeries::new(ends, ink.mix(0.6).stroke_width(2)))?;
             }
-            let dots = growth.cost().into_iter().map(|(count, cost)| {
-                let quartiles = [(count as f64, cost.low), (count as f64, cost.high)];
-                (quartiles, (count as f64, cost.median))
-            });
-            for (quartiles, median) in dots {
+            // Side by side, so that equal ones are seen.
+            let aside = ASIDE.powi(index as i32);
+            for (count, cost) in growth.cost() {
+                let x = count as f64 * aside;
+                let quartiles = [(x, cost.low), (x, cost.high)];
                 chart.draw_series([PathElement::new(quartiles, ink)])?;
-                chart.draw_series([Circle::new(median, 4, ink.filled())])?;
+                chart.draw_series([Circle::new((x, cost.median), 4, ink.filled())])?;
             }
         }
         Ok(())
@@ -183,6 +188,7 @@ pub fn timers(title: &str, outcome: &timers::Outcome) -> Drawn {
                 .build_cartesian_2d(x, y)?;
             chart
                 .configure_mesh()
+                .max_light_lines(1)
                 .light_line_style(FAINT.mix(0.3))
                 .bold_line_style(FAINT)
                 .x_label_formatter(&|count: &f64| power(*count))
