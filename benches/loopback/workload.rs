@@ -27,63 +27,45 @@ pub struct Workload {
 }
 
 pub const ALL: &[Workload] = &[
+    Workload::new("echo-128", "echo of 128 B, 64 connections", Protocol::Echo, 64, 128),
+    Workload::new("echo-1k", "echo of 1 KiB, 64 connections", Protocol::Echo, 64, KIB),
+    Workload::new("echo-16k", "echo of 16 KiB, 64 connections", Protocol::Echo, 64, 16 * KIB),
+    Workload::new("echo-64k", "echo of 64 KiB, 16 connections", Protocol::Echo, 16, 64 * KIB),
     Workload {
-        name: "echo-128",
-        title: "echo of 128 B, 64 connections",
-        protocol: Protocol::Echo,
-        connections: 64,
-        message: 128,
-        depth: 1,
-    },
-    Workload {
-        name: "echo-64k",
-        title: "echo of 64 KiB, 16 connections",
-        protocol: Protocol::Echo,
-        connections: 16,
-        message: 64 * 1024,
-        depth: 1,
-    },
-    Workload {
-        name: "http-16",
-        title: "HTTP/1.1 plaintext, pipelined 16 deep, 64 connections",
-        protocol: Protocol::Http,
-        connections: 64,
-        message: 0,
         depth: 16,
+        ..Workload::new(
+            "http-16",
+            "HTTP/1.1 plaintext, pipelined 16 deep, 64 connections",
+            Protocol::Http,
+            64,
+            0,
+        )
     },
-    Workload {
-        name: "http-1",
-        title: "HTTP/1.1 plaintext, one request at a time, 64 connections",
-        protocol: Protocol::Http,
-        connections: 64,
-        message: 0,
-        depth: 1,
-    },
-    Workload {
-        name: "ws-128",
-        title: "WebSocket echo of 128 B, 64 connections",
-        protocol: Protocol::WebSocket,
-        connections: 64,
-        message: 128,
-        depth: 1,
-    },
-    Workload {
-        name: "ws-1k",
-        title: "WebSocket echo of 1 KiB, 64 connections",
-        protocol: Protocol::WebSocket,
-        connections: 64,
-        message: 1024,
-        depth: 1,
-    },
-    Workload {
-        name: "ws-64k",
-        title: "WebSocket echo of 64 KiB, 64 connections",
-        protocol: Protocol::WebSocket,
-        connections: 64,
-        message: 64 * 1024,
-        depth: 1,
-    },
+    Workload::new(
+        "http-1",
+        "HTTP/1.1 plaintext, one request at a time, 64 connections",
+        Protocol::Http,
+        64,
+        0,
+    ),
+    Workload::new(
+        "ws-128",
+        "WebSocket echo of 128 B, 64 connections",
+        Protocol::WebSocket,
+        64,
+        128,
+    ),
+    Workload::new("ws-1k", "WebSocket echo of 1 KiB, 64 connections", Protocol::WebSocket, 64, KIB),
+    Workload::new(
+        "ws-64k",
+        "WebSocket echo of 64 KiB, 64 connections",
+        Protocol::WebSocket,
+        64,
+        64 * KIB,
+    ),
 ];
+
+const KIB: usize = 1024;
 
 /// The request of TechEmpower's plaintext test, as its load generator sends it.
 pub const REQUEST: &[u8] = b"GET /plaintext HTTP/1.1\r\n\
@@ -92,6 +74,16 @@ pub const REQUEST: &[u8] = b"GET /plaintext HTTP/1.1\r\n\
     Connection: keep-alive\r\n\r\n";
 
 impl Workload {
+    const fn new(
+        name: &'static str,
+        title: &'static str,
+        protocol: Protocol,
+        connections: usize,
+        message: usize,
+    ) -> Workload {
+        Workload { name, title, protocol, connections, message, depth: 1 }
+    }
+
     pub fn find(name: &str) -> Option<&'static Workload> {
         ALL.iter().find(|workload| workload.name == name)
     }
