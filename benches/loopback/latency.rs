@@ -171,7 +171,11 @@ fn round(
             continue;
         }
         drop(pair.driver);
-        pair.host.stop()?;
+        if let Err(error) = pair.host.stop() {
+            lane.failed = true;
+            failed(lane.server, error);
+            continue;
+        }
         for (sum, run) in lane.runs.iter_mut().zip(&runs) {
             sum.add(run)?;
         }

@@ -259,7 +259,8 @@ fn system_calls(flags: &Flags, results: &mut Results, progress: &mut Progress) {
         if interrupt::asked() {
             return;
         }
-        let counted = syscalls::run(&flags.servers, workload, flags.cores, progress);
+        let waves = flags.scale.waves;
+        let counted = syscalls::run(&flags.servers, workload, flags.cores, waves, progress);
         progress.clear();
         print!("{}", syscalls::table(&counted));
         results.syscalls.push(counted);

@@ -10,6 +10,8 @@ pub struct Scale {
     pub growth: Size,
     pub timers: timers::Plan,
     pub memory: Memory,
+    /// Messages on each connection while system calls are counted.
+    pub waves: u64,
 }
 
 /// Rounds, and in each so many slices of this length for every server.
@@ -47,6 +49,7 @@ pub static FULL: Scale = Scale {
         interval: ms(20),
     },
     memory: Memory { connections: 8_000, rounds: 1 },
+    waves: 60,
 };
 
 pub static QUICK: Scale = Scale {
@@ -56,6 +59,7 @@ pub static QUICK: Scale = Scale {
     growth: size(1, 2, ms(60)),
     timers: timers::Plan { sizes: &[1_000, 10_000, 100_000], rounds: 3, interval: ms(10) },
     memory: Memory { connections: 1_000, rounds: 1 },
+    waves: 20,
 };
 
 /// Nothing of what it shows means anything.
@@ -66,6 +70,7 @@ pub static TINY: Scale = Scale {
     growth: size(1, 1, ms(5)),
     timers: timers::Plan { sizes: &[100, 1_000], rounds: 1, interval: ms(1) },
     memory: Memory { connections: 0, rounds: 0 },
+    waves: 2,
 };
 
 impl Size {

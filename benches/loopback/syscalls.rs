@@ -21,9 +21,6 @@ use std::{env, fs, process};
 
 /// The workloads of a whole run.
 pub const WORKLOADS: &[&str] = &["echo-128", "http-1", "http-16", "ws-128"];
-/// Messages on each connection in the short run; the long one has three times as many.
-const WAVES: u64 = 60;
-
 /// `None` where there is only one: nothing is pinned.
 #[derive(Clone, Copy)]
 pub struct Cores {
@@ -56,6 +53,7 @@ pub fn run(
     servers: &[&'static Server],
     workload: &'static Workload,
     cores: Cores,
+    waves: u64,
     progress: &mut Progress,
 ) -> Counted {
     let mut counted = Counted { workload, servers: Vec::new() };
@@ -66,7 +64,7 @@ pub fn run(
         }
         let what = format!("system calls of {} under {}", server.name, workload.name);
         progress.show(&what);
-        match steady(server, &asked, cores) {
+        match steady(server, &asked, cores, waves) {
             Ok(per_message) => counted.servers.push((server, per_message)),
             Err(e) => progress.problem(format!("{what}: {e}")),
         }
@@ -106,12 +104,13 @@ impl Counted {
     }
 }
 
-fn steady(server: &Server, workload: &Workload, cores: Cores) -> io::Result<Counts> {
-    let short = count(server, workload, cores, WAVES)?;
-    let mut long = count(server, workload, cores, 3 * WAVES)?;
+/// `waves`: messages on each connection in the short run; the long one has three times as many.
+fn steady(server: &Server, workload: &Workload, cores: Cores, waves: u64) -> io::Result<Counts> {
+    let short = count(server, workload, cores, waves)?;
+    let mut long = count(server, workload, cores, 3 * waves)?;
     for (name, calls) in &mut long {
         let before = short.get(name).copied().unwrap_or(0.0);
-        *calls = (*calls - before) / (2 * WAVES * workload.connections as u64) as f64;
+        *calls = (*calls - before) / (2 * waves * workload.connections as u64) as f64;
     }
     Ok(long)
 }
