@@ -181,3 +181,10 @@ pub use source::Readiness;
 pub use stats::Stats;
 pub use timer::TimerId;
 pub use timing::Traffic;
+
+/// The pages whose examples are tested with the crate's.
+#[cfg(all(doctest, feature = "http1", feature = "sim", feature = "websocket"))]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+}
