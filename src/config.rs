@@ -123,6 +123,8 @@ impl Default for Config {
 
 /// More reactors than this are taken for a mistake.
 pub(crate) const REACTORS_MAX: usize = 1024;
+/// Sockets that a process may be started with; more are taken for a mistake.
+pub(crate) const INHERITED_MAX: usize = 1024;
 /// Scratch output is sent when it holds this much, not only at the end of a callback.
 pub(crate) const SCRATCH_MAX: usize = 64 << 10;
 /// Tails up to this size, and up to half of the read buffer, are copied in front of the next

@@ -83,6 +83,7 @@ const NOT_SHOWN: [(&str, &[&str]); 7] = [
             "Decoded",
             "Dial",
             "Headers",
+            "Inherited",
             "PoolRemote",
             "PoolStats",
             "Routed",

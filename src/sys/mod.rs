@@ -28,6 +28,7 @@ pub(crate) mod datagram;
 pub(crate) mod epoll;
 #[cfg(feature = "http1")]
 pub(crate) mod folder;
+pub(crate) mod inherited;
 pub(crate) mod listen;
 pub(crate) mod net;
 #[cfg(feature = "sim")]
