@@ -152,6 +152,16 @@ pub(crate) const FLUSHES_PER_TURN: usize = 16;
 /// Attempts to read, or to write, for one connection of a proactor before others have their turn.
 #[cfg(feature = "proactor")]
 pub(crate) const ATTEMPTS_MAX: usize = 16;
+/// Batches that a proactor's caller takes before it looks at the poller, though something had
+/// completed without it.
+#[cfg(feature = "proactor")]
+pub(crate) const UNPOLLED_MAX: u32 = 16;
+/// Events that a proactor takes from its poller at once.
+#[cfg(feature = "proactor")]
+pub(crate) const HARVEST_MAX: usize = 256;
+/// A proactor's caller that has not come back for so long is taken for busy.
+#[cfg(feature = "proactor")]
+pub(crate) const ABSENCE: Duration = Duration::from_millis(2);
 /// A rest of the swap buffer that is not worth a read of a proactor.
 #[cfg(feature = "proactor")]
 pub(crate) const SWAP_READ_MIN: usize = 1 << 10;

@@ -239,6 +239,18 @@ impl Core {
         self.touch(id);
     }
 
+    /// Takes over the stream socket that the handler of `id` had to itself, and closes it as any
+    /// other: with a FIN, and lingering while the peer may still send. `eof`: its FIN was read.
+    #[cfg(feature = "proactor")]
+    pub(crate) fn close_own(&mut self, net: &mut Backend, id: ConnId, socket: OwnedFd, eof: bool) {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            net.install(id.index(), Socket::Fd(socket));
+            conn.kind = Kind::Stream;
+            conn.flags.set(Flags::PEER_EOF, eof);
+            self.close(id);
+        }
+    }
+
     pub(crate) fn read_while_blocked(&mut self, id: ConnId, on: bool) {
         if let Some(conn) = self.conns.get_mut(id.0) {
             conn.flags.set(Flags::READS_BLOCKED, on);

@@ -4,8 +4,6 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-#[cfg(feature = "proactor")]
-use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -257,20 +255,10 @@ impl Ctx<'_> {
         self.core.read_while_blocked(self.id, on);
     }
 
-    /// Watches a descriptor that this handler keeps to itself.
-    #[cfg(feature = "proactor")]
-    pub(crate) fn watch_lent(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        watch: crate::sys::Interest,
-    ) -> io::Result<()> {
-        self.core.watch_lent(self.net, self.id, fd, watch)
-    }
-
     /// Closes, as by [`Ctx::close`], with the stream socket that this handler had to itself.
     #[cfg(feature = "proactor")]
-    pub(crate) fn close_lent(&mut self, fd: OwnedFd, eof: bool) {
-        self.core.close_lent(self.net, self.id, fd, eof);
+    pub(crate) fn close_own(&mut self, socket: OwnedFd, eof: bool) {
+        self.core.close_own(self.net, self.id, socket, eof);
     }
 
     /// Reads again. What `on_read` left untaken is offered again, even if nothing new arrives.

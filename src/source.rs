@@ -1,8 +1,6 @@
 //! Any descriptor as a source of events: eventfd, pipe, inotify, a foreign library's socket.
 
 use std::io;
-#[cfg(feature = "proactor")]
-use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use crate::addr::Addr;
@@ -36,8 +34,7 @@ impl Readiness {
         Readiness {
             readable: event.readable,
             writable: event.writable,
-            // A FIN is told of only where the handler reads by itself.
-            error: event.error || event.hup || event.fin,
+            error: event.error || event.hup,
         }
     }
 
@@ -89,37 +86,5 @@ impl Core {
             conn.interest = new;
         }
         Ok(())
-    }
-
-    /// Watches a descriptor that the handler of `id` keeps to itself; it becomes a source.
-    #[cfg(feature = "proactor")]
-    pub(crate) fn watch_lent(
-        &mut self,
-        net: &mut Backend,
-        id: ConnId,
-        fd: BorrowedFd<'_>,
-        watch: Interest,
-    ) -> io::Result<()> {
-        let Some(conn) = self.conns.get_mut(id.0) else {
-            return Ok(()); // ended, and not watched any more
-        };
-        if conn.interest != watch {
-            net.watch_lent(fd, id, conn.interest, watch)?;
-            conn.interest = watch;
-            conn.kind = Kind::Source;
-        }
-        Ok(())
-    }
-
-    /// Takes a stream socket over that the handler of `id` had to itself, and closes it as any
-    /// other: with a FIN, and lingering if the peer may still send. `eof`: its FIN was read.
-    #[cfg(feature = "proactor")]
-    pub(crate) fn close_lent(&mut self, net: &mut Backend, id: ConnId, fd: OwnedFd, eof: bool) {
-        if let Some(conn) = self.conns.get_mut(id.0) {
-            net.install(id.index(), Socket::Fd(fd));
-            conn.kind = Kind::Stream;
-            conn.flags.set(Flags::PEER_EOF, eof);
-            self.close(id);
-        }
     }
 }

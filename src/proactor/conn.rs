@@ -3,7 +3,6 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +10,6 @@ use super::link::Link;
 use super::operation::{Deadline, Destination, Read, Source, Write};
 use crate::addr::Addr;
 use crate::sys::net;
-use crate::timer::TimerId;
 
 /// A connection in a watcher's care: `Send`, `Sync`, cheap to clone.
 ///
@@ -155,8 +153,7 @@ impl<T> Conn<T> {
         full: bool,
         deadline: Deadline,
     ) -> Result<(), Refused<T>> {
-        let (deadline, timer) = (deadline.instant(now), TimerId::NONE);
-        let read = Read { context, into, full, done: 0, deadline, timer };
+        let read = Read { context, into, full, done: 0, deadline: deadline.instant(now) };
         self.0.submit_read(read).map_err(|Read { context, into, .. }| match into {
             Destination::Owned(buffer) => {
                 Refused { context, buffer: Some(buffer), pieces: Vec::new() }
@@ -192,8 +189,7 @@ impl<T> Conn<T> {
             let message = "a write is not complete yet, and would be cut";
             return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
         }
-        let socket = state.socket.as_ref().filter(|_| !state.closed);
-        net::shutdown_write(socket.ok_or(io::ErrorKind::NotConnected)?.as_fd());
+        net::shutdown_write(state.socket()?);
         Ok(())
     }
 
@@ -207,8 +203,7 @@ impl<T> Conn<T> {
     /// # Errors
     /// What `getsockname` says; `NotConnected` if the connection is closed.
     pub fn local_addr(&self) -> io::Result<Addr> {
-        let state = self.0.lock();
-        net::local_addr(state.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?.as_fd())
+        net::local_addr(self.0.lock().socket()?)
     }
 
     /// Whether submissions are still accepted.

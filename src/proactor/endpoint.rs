@@ -1,165 +1,105 @@
-//! The watcher's side of its connections: event handlers on its reactor, which go on with
-//! operations that had to wait, keep their deadlines, and close.
+//! The watcher's side of a connection: an event handler on its reactor, which keeps deadlines,
+//! goes on with what others have left over, and closes.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::link::{Link, State, Wake};
-use super::outbox::Outbox;
+use super::link::{Link, Wake};
 use crate::close::Close;
 use crate::ctx::Ctx;
 use crate::handler::EvHandler;
-use crate::source::Readiness;
-use crate::sys::Interest;
 use crate::timer::TimerId;
 
-/// One connection.
 pub(crate) struct Endpoint<T> {
     link: Arc<Link<T>>,
+    /// For the earliest deadline, or an earlier one that was met.
+    timer: TimerId,
 }
 
 impl<T> Endpoint<T> {
     pub(crate) fn new(link: Arc<Link<T>>) -> Endpoint<T> {
-        Endpoint { link }
+        Endpoint { link, timer: TimerId::NONE }
     }
 
-    /// Goes on with what can go on, after `change`.
-    fn go_on(
-        &self,
-        cx: &mut Ctx<'_>,
-        change: impl FnOnce(&mut State<T>, &mut Wake<T>),
-    ) -> io::Result<()> {
-        self.link.look();
+    fn look(&mut self, cx: &mut Ctx<'_>) {
+        self.link.begin_look();
         let mut wake = Wake::new();
         let mut state = self.link.lock();
-        change(&mut state, &mut wake);
         if self.link.is_freed() {
             self.link.fail(&mut state, io::ErrorKind::ConnectionAborted, &mut wake);
             let eof = state.eof;
-            if let Some(socket) = state.socket.take() {
-                drop(state);
-                cx.close_lent(socket, eof);
+            if let Some(socket) = self.link.unwatch(&mut state) {
+                cx.close_own(socket, eof);
             }
-            return Ok(());
+            drop(state);
+            return self.link.settle(wake);
         }
-        self.link.attempt_writes(&mut state, &mut wake);
-        self.link.attempt_reads(&mut state, false, &mut wake);
-        wake.cancel_timers(cx);
-        if state.closed {
-            self.unwatch(cx, &mut state);
-            cx.close();
-            return Ok(());
-        }
+        self.link.attempt(&mut state, &mut wake);
         let now = cx.now();
-        let State { reads, writes, .. } = &mut *state;
-        reads.arm(|at| cx.set_timer(at.saturating_duration_since(now)));
-        writes.arm(|at| cx.set_timer(at.saturating_duration_since(now)));
-        let interest = state.interest();
-        let watched = match &state.socket {
-            Some(socket) => cx.watch_lent(socket.as_fd(), interest),
-            None => Ok(()),
-        };
-        drop(state);
-        if wake.more {
-            self.link.tell(); // to go on in the next turn, when others have had theirs
+        self.link.time_out(&mut state, now, &mut wake);
+        if state.closed {
+            drop(self.link.unwatch(&mut state));
+            cx.close();
+        } else if let Some(at) = state.earliest()
+            && state.is_before_look(Some(at))
+        {
+            cx.cancel_timer(self.timer);
+            self.timer = cx.set_timer(at.saturating_duration_since(now));
+            state.armed = Some(at);
         }
-        watched
+        drop(state);
+        self.link.settle(wake);
     }
 
-    /// Takes the socket out of the poller, for a copy of it may live on elsewhere, and closes
-    /// it.
-    fn unwatch(&self, cx: &mut Ctx<'_>, state: &mut State<T>) {
-        if let Some(socket) = state.socket.take() {
-            // It is going to be closed in any case.
-            let _ = cx.watch_lent(socket.as_fd(), Interest::UNREGISTERED);
-        }
+    fn end(&mut self, kind: io::ErrorKind) {
+        let mut wake = Wake::new();
+        let mut state = self.link.lock();
+        self.link.fail(&mut state, kind, &mut wake);
+        let socket = self.link.unwatch(&mut state);
+        drop(state);
+        drop(socket);
+        self.link.settle(wake);
     }
 }
 
 impl<T: Send + 'static> EvHandler for Endpoint<T> {
     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
         self.link.taken_in(cx.remote());
-        self.go_on(cx, |_, _| {})
-    }
-
-    fn on_ready(&mut self, cx: &mut Ctx<'_>, ready: Readiness) -> io::Result<()> {
-        self.go_on(cx, |state, _| self.link.ready(state, ready))
+        self.look(cx);
+        Ok(())
     }
 
     fn on_notify(&mut self, cx: &mut Ctx<'_>, _: u64) -> io::Result<()> {
-        self.go_on(cx, |_, _| {})
+        self.look(cx);
+        Ok(())
     }
 
-    fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> io::Result<()> {
-        self.go_on(cx, |state, wake| self.link.time_out(state, timer, wake))
+    fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: TimerId) -> io::Result<()> {
+        self.link.lock().armed = None;
+        self.look(cx);
+        Ok(())
     }
 
-    fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
-        let mut wake = Wake::new();
-        let mut state = self.link.lock();
-        let kind = match why {
+    fn on_close(&mut self, _: &mut Ctx<'_>, why: &Close) {
+        self.end(match why {
             Close::Io(error) | Close::Error(error) => error.kind(),
             _ => io::ErrorKind::ConnectionAborted,
-        };
-        self.link.fail(&mut state, kind, &mut wake);
-        self.unwatch(cx, &mut state);
+        });
     }
 }
 
 /// One that was never taken in, because its watcher had ended, has no `on_close`.
 impl<T> Drop for Endpoint<T> {
     fn drop(&mut self) {
-        let mut wake = Wake::new();
-        let mut state = self.link.lock();
-        self.link.fail(&mut state, io::ErrorKind::ConnectionAborted, &mut wake);
-        state.socket = None;
-    }
-}
-
-/// Serves the line of those who wait for the swap buffer: in order, as many as there is room
-/// for, and nobody else is woken.
-pub(crate) struct Porter<T> {
-    outbox: Arc<Outbox<T>>,
-}
-
-impl<T> Porter<T> {
-    pub(crate) fn new(outbox: Arc<Outbox<T>>) -> Porter<T> {
-        Porter { outbox }
-    }
-
-    fn serve(&self, cx: &mut Ctx<'_>) {
-        while let Some(link) = self.outbox.next_starved() {
-            let mut wake = Wake::new();
-            let mut state = link.lock();
-            link.attempt_reads(&mut state, true, &mut wake);
-            drop(state);
-            wake.cancel_timers(cx);
-            if wake.more {
-                link.tell();
-            }
-        }
-    }
-}
-
-impl<T: Send + 'static> EvHandler for Porter<T> {
-    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        self.outbox.set_porter(cx.remote());
-        self.serve(cx); // those who could not tell before
-        Ok(())
-    }
-
-    fn on_notify(&mut self, cx: &mut Ctx<'_>, _: u64) -> io::Result<()> {
-        self.serve(cx);
-        Ok(())
+        self.end(io::ErrorKind::ConnectionAborted);
     }
 }
 
 /// Lives as long as the watcher's reactor: what completes as that ends is still handed over.
-pub(crate) struct CloseAtEnd<T>(pub(crate) Arc<Outbox<T>>);
+pub(crate) struct CloseAtEnd<T>(pub(crate) Arc<super::shared::Shared<T>>);
 
 impl<T> Drop for CloseAtEnd<T> {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.outbox.close();
     }
 }

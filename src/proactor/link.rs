@@ -1,31 +1,31 @@
 //! What the caller's threads and the watcher's have in common of a connection: its socket, and
 //! the operations that are not complete.
 //!
-//! Operations are attempted at once, on the thread that submits them, and need the watcher's
-//! thread only if they have to wait. The poller tells of changes by edge, so what has to wait
-//! has been refused by the system before; [`State::readable`] and [`State::writable`] remember
-//! that.
+//! An operation is attempted at once, on the thread that submits it. The poller tells of changes
+//! by edge, so what has to wait has been refused by the system before, which
+//! [`State::readable`] and [`State::writable`] remember; it goes on where the poller tells, on
+//! the caller's thread or the watcher's.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Instant;
 
 use super::completion::{Buffers, Done, Kind};
 use super::conn::Conn;
 use super::operation::{Destination, Lane, Operation, Read, Write};
-use super::outbox::{Lent, Outbox};
+use super::outbox::Lent;
+use super::shared::Shared;
 use crate::addr::Addr;
 use crate::config::ATTEMPTS_MAX;
-use crate::ctx::Ctx;
+use crate::handler::ConnId;
 use crate::remote::Remote;
-use crate::source::Readiness;
 use crate::sync::lock_std;
-use crate::sys::{Interest, net};
-use crate::timer::TimerId;
+use crate::sys::{Event, Interest, net};
 
 pub(crate) struct Link<T> {
-    outbox: Arc<Outbox<T>>,
+    shared: Arc<Shared<T>>,
     pub(crate) peer: Addr,
     /// There once the watcher has taken the connection in.
     remote: OnceLock<Remote>,
@@ -40,9 +40,15 @@ pub(crate) struct Link<T> {
 
 pub(crate) struct State<T> {
     /// There until the watcher closes it.
-    pub(crate) socket: Option<OwnedFd>,
-    pub(crate) reads: Lane<Read<T>>,
+    socket: Option<OwnedFd>,
+    /// The poller's name for it.
+    id: ConnId,
+    /// What the poller is told to watch.
+    interest: Interest,
+    reads: Lane<Read<T>>,
     pub(crate) writes: Lane<Write<T>>,
+    /// The watcher looks at the deadlines at this time, if not before.
+    pub(crate) armed: Option<Instant>,
     /// The system has not said that there is nothing to read.
     readable: bool,
     /// The system has not said that it takes no more.
@@ -61,32 +67,32 @@ pub(crate) struct State<T> {
 
 /// What an attempt leaves behind, to be dealt with when the connection is unlocked.
 pub(crate) struct Wake<T> {
-    /// Timers of operations that are over.
-    timers: Vec<TimerId>,
     /// Completions that nobody takes any more. Dropping them may run the caller's code.
     refused: Vec<Done<T>>,
-    /// The watcher has to look: at work that is left, or at the end.
-    pub(crate) more: bool,
+    /// The watcher has to look: at work that is left, at a deadline, or at the end.
+    pub(crate) look: bool,
 }
 
 impl<T> Wake<T> {
     pub(crate) fn new() -> Wake<T> {
-        Wake { timers: Vec::new(), refused: Vec::new(), more: false }
-    }
-
-    pub(crate) fn cancel_timers(&mut self, cx: &mut Ctx<'_>) {
-        for timer in self.timers.drain(..) {
-            cx.cancel_timer(timer);
-        }
+        Wake { refused: Vec::new(), look: false }
     }
 }
 
 impl<T> Link<T> {
-    pub(crate) fn new(socket: OwnedFd, peer: Addr, outbox: Arc<Outbox<T>>) -> Link<T> {
+    /// Has the poller watch `socket` from here on.
+    pub(crate) fn new(
+        socket: OwnedFd,
+        peer: Addr,
+        shared: Arc<Shared<T>>,
+    ) -> io::Result<Arc<Link<T>>> {
         let state = State {
             socket: Some(socket),
+            id: ConnId::NONE,
+            interest: Interest::UNREGISTERED,
             reads: Lane::new(),
             writes: Lane::new(),
+            armed: None,
             readable: true,
             writable: true,
             ended: false,
@@ -95,15 +101,23 @@ impl<T> Link<T> {
             starved: false,
             closed: false,
         };
-        Link {
-            outbox,
+        let link = Arc::new(Link {
+            shared,
             peer,
             remote: OnceLock::new(),
             handles: AtomicUsize::new(0),
             told: AtomicBool::new(false),
             free: AtomicBool::new(false),
             state: Mutex::new(state),
+        });
+        let mut state = link.lock();
+        state.id = link.shared.enter(link.clone());
+        if let Err(error) = link.watch(&mut state) {
+            link.unwatch(&mut state);
+            return Err(error);
         }
+        drop(state);
+        Ok(link)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -149,7 +163,7 @@ impl<T> Link<T> {
     }
 
     /// The watcher looks from here on.
-    pub(crate) fn look(&self) {
+    pub(crate) fn begin_look(&self) {
         self.told.swap(false, Ordering::AcqRel);
     }
 
@@ -164,17 +178,14 @@ impl<T> Link<T> {
         if state.closed {
             return Err(read);
         }
-        let first = state.reads.is_empty();
-        let deadline = read.deadline.is_some();
+        let (first, deadline) = (state.reads.is_empty(), read.deadline);
         state.reads.push(read);
         if first {
             self.attempt_reads(&mut state, false, &mut wake);
         }
-        let tell = wake.more || (deadline && !state.reads.is_empty());
+        wake.look |= !state.reads.is_empty() && state.is_before_look(deadline);
         drop(state);
-        if tell {
-            self.tell();
-        }
+        self.settle(wake);
         Ok(())
     }
 
@@ -185,26 +196,76 @@ impl<T> Link<T> {
         if state.closed {
             return Err(write);
         }
-        let first = state.writes.is_empty();
-        let deadline = write.deadline.is_some();
+        let (first, deadline) = (state.writes.is_empty(), write.deadline);
         state.writes.push(write);
         if first {
             self.attempt_writes(&mut state, &mut wake);
+            self.watch_or_fail(&mut state, &mut wake);
         }
-        // A blocked write needs the watcher to ask the poller for room.
-        let tell = wake.more || (!state.writes.is_empty() && (deadline || first));
+        wake.look |= !state.writes.is_empty() && state.is_before_look(deadline);
         drop(state);
-        if tell {
-            self.tell();
+        self.settle(wake);
+        Ok(())
+    }
+
+    /// Goes on after the poller has told of `event`.
+    pub(crate) fn told(self: &Arc<Self>, event: Event) {
+        let mut wake = Wake::new();
+        let mut state = self.lock();
+        let ended = event.fin || event.hup || event.error;
+        state.readable |= event.readable || ended;
+        state.writable |= event.writable || event.hup || event.error;
+        state.ended |= ended;
+        self.attempt(&mut state, &mut wake);
+        drop(state);
+        self.settle(wake);
+    }
+
+    /// Goes on with all that can go on.
+    pub(crate) fn attempt(self: &Arc<Self>, state: &mut State<T>, wake: &mut Wake<T>) {
+        self.attempt_writes(state, wake);
+        self.attempt_reads(state, false, wake);
+        self.watch_or_fail(state, wake);
+    }
+
+    /// Has the poller tell what the state wants, if that has changed.
+    fn watch(&self, state: &mut State<T>) -> io::Result<()> {
+        let (old, new) = (state.interest, state.wanted_interest());
+        if old != new
+            && let Some(socket) = &state.socket
+        {
+            self.shared.watch(socket.as_fd(), state.id, old, new)?;
+            state.interest = new;
         }
         Ok(())
     }
 
-    /// The poller told of a change.
-    pub(crate) fn ready(&self, state: &mut State<T>, ready: Readiness) {
-        state.readable |= ready.readable || ready.error;
-        state.writable |= ready.writable || ready.error;
-        state.ended |= ready.error;
+    fn watch_or_fail(self: &Arc<Self>, state: &mut State<T>, wake: &mut Wake<T>) {
+        if let Err(error) = self.watch(state) {
+            self.fail(state, error.kind(), wake);
+            wake.look = true;
+        }
+    }
+
+    /// Takes the socket from the poller: before it is closed, for a copy of it may live on
+    /// elsewhere.
+    pub(crate) fn unwatch(&self, state: &mut State<T>) -> Option<OwnedFd> {
+        let socket = state.socket.take()?;
+        self.shared.leave(state.id);
+        if state.interest != Interest::UNREGISTERED {
+            let none = Interest::UNREGISTERED;
+            // It is going to leave in any case.
+            let _ = self.shared.watch(socket.as_fd(), state.id, state.interest, none);
+        }
+        Some(socket)
+    }
+
+    /// Does what has to be done without the lock.
+    pub(crate) fn settle(&self, wake: Wake<T>) {
+        drop(wake.refused);
+        if wake.look {
+            self.tell();
+        }
     }
 
     /// Reads as long as somebody wants to and there is something. `first_in_line`: a read into
@@ -238,7 +299,7 @@ impl<T> Link<T> {
                 return;
             }
             if attempts == ATTEMPTS_MAX {
-                wake.more = true;
+                wake.look = true;
                 return;
             }
             attempts += 1;
@@ -251,7 +312,7 @@ impl<T> Link<T> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => state.readable = false,
                 Err(error) => {
                     self.fail(state, error.kind(), wake);
-                    wake.more = true;
+                    wake.look = true;
                 }
             }
         }
@@ -289,12 +350,19 @@ impl<T> Link<T> {
         let State { socket: Some(socket), reads, .. } = &mut *state else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let lent = self.outbox.lend(self, socket.as_fd(), first_in_line, |index, bytes| {
-            let read = reads.pop().expect("the read that this is for");
-            wake.timers.extend((read.timer != TimerId::NONE).then_some(read.timer));
-            let (conn, kind, result) = (self.handle(), Kind::Read, Ok(()));
-            Done { conn, kind, context: read.context, buffers: Buffers::Swap(index), bytes, result }
-        })?;
+        let lent =
+            self.shared.outbox.lend(self, socket.as_fd(), first_in_line, |index, bytes| {
+                let read = reads.pop().expect("the read that this is for");
+                let (conn, kind, result) = (self.handle(), Kind::Read, Ok(()));
+                Done {
+                    conn,
+                    kind,
+                    context: read.context,
+                    buffers: Buffers::Swap(index),
+                    bytes,
+                    result,
+                }
+            })?;
         match lent {
             Ok(Lent::Bytes { all }) => state.readable = !all || state.ended,
             Ok(Lent::Eof) => state.eof = true,
@@ -320,7 +388,7 @@ impl<T> Link<T> {
                 return;
             }
             if attempts == ATTEMPTS_MAX {
-                wake.more = true;
+                wake.look = true;
                 return;
             }
             attempts += 1;
@@ -374,28 +442,27 @@ impl<T> Link<T> {
     /// operations stay in order.
     fn complete<O: Operation<T>>(
         self: &Arc<Self>,
-        mut operation: O,
+        operation: O,
         result: io::Result<()>,
         wake: &mut Wake<T>,
     ) {
-        let timer = *operation.timer();
-        wake.timers.extend((timer != TimerId::NONE).then_some(timer));
-        if let Err(done) = self.outbox.push(operation.into_done(self.handle(), result)) {
+        if let Err(done) = self.shared.outbox.push(operation.into_done(self.handle(), result)) {
             wake.refused.push(done);
         }
     }
 
-    /// The deadline of the operation with `timer` has come.
+    /// Completes what has come to its deadline.
     pub(crate) fn time_out(
         self: &Arc<Self>,
         state: &mut State<T>,
-        timer: TimerId,
+        now: Instant,
         wake: &mut Wake<T>,
     ) {
         let late = || Err(io::ErrorKind::TimedOut.into());
-        if let Some(read) = state.reads.remove(timer) {
+        for read in state.reads.take_due(now) {
             self.complete(read, late(), wake);
-        } else if let Some(write) = state.writes.remove(timer) {
+        }
+        for write in state.writes.take_due(now) {
             self.complete(write, late(), wake);
         }
     }
@@ -419,9 +486,26 @@ impl<T> Link<T> {
 
 impl<T> State<T> {
     /// What the poller should tell of: what arrives, and where a write is blocked, room.
-    pub(crate) fn interest(&self) -> Interest {
+    fn wanted_interest(&self) -> Interest {
         let always = Interest::READ | Interest::FIN | Interest::EDGE;
         let blocked = !self.writable && !self.writes.is_empty();
         if blocked { always | Interest::WRITE } else { always }
+    }
+
+    /// The socket, as long as the connection is open.
+    pub(crate) fn socket(&self) -> io::Result<BorrowedFd<'_>> {
+        let socket = self.socket.as_ref().filter(|_| !self.closed);
+        socket.map(OwnedFd::as_fd).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// The next deadline.
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        self.reads.earliest().into_iter().chain(self.writes.earliest()).min()
+    }
+
+    /// Whether `deadline` comes before the watcher looks by itself. What is always later than
+    /// the one before costs the watcher nothing.
+    pub(crate) fn is_before_look(&self, deadline: Option<Instant>) -> bool {
+        deadline.is_some_and(|at| self.armed.is_none_or(|armed| at < armed))
     }
 }

@@ -38,6 +38,8 @@ mod endpoint;
 mod link;
 mod operation;
 mod outbox;
+mod porter;
+mod shared;
 mod watcher;
 
 pub use completion::{Completion, Completions, Kind};

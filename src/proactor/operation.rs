@@ -9,7 +9,6 @@ use arrayvec::ArrayVec;
 use super::completion::{Buffers, Done, Kind};
 use super::conn::Conn;
 use crate::config::IOVECS_MAX;
-use crate::timer::TimerId;
 
 /// When an operation gives up.
 ///
@@ -83,7 +82,6 @@ impl Source {
 pub(crate) trait Operation<T> {
     const KIND: Kind;
     fn deadline(&self) -> Option<Instant>;
-    fn timer(&mut self) -> &mut TimerId;
     /// What the caller gets.
     fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T>;
 }
@@ -95,7 +93,6 @@ pub(crate) struct Read<T> {
     pub(crate) full: bool,
     pub(crate) done: usize,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) timer: TimerId,
 }
 
 impl<T> Operation<T> for Read<T> {
@@ -103,10 +100,6 @@ impl<T> Operation<T> for Read<T> {
 
     fn deadline(&self) -> Option<Instant> {
         self.deadline
-    }
-
-    fn timer(&mut self) -> &mut TimerId {
-        &mut self.timer
     }
 
     fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T> {
@@ -126,14 +119,12 @@ pub(crate) struct Write<T> {
     piece: usize,
     offset: usize,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) timer: TimerId,
 }
 
 impl<T> Write<T> {
     pub(crate) fn new(context: T, from: Source, deadline: Option<Instant>) -> Write<T> {
         let len = from.pieces().iter().map(Vec::len).sum();
-        let timer = TimerId::NONE;
-        Write { context, from, len, done: 0, piece: 0, offset: 0, deadline, timer }
+        Write { context, from, len, done: 0, piece: 0, offset: 0, deadline }
     }
 
     /// What is to be sent next: all that is left, or as much as one call takes.
@@ -176,10 +167,6 @@ impl<T> Operation<T> for Write<T> {
         self.deadline
     }
 
-    fn timer(&mut self) -> &mut TimerId {
-        &mut self.timer
-    }
-
     fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T> {
         let (kind, bytes) = (Self::KIND, self.done);
         Done { conn, kind, context: self.context, buffers: self.from.back(), bytes, result }
@@ -187,55 +174,48 @@ impl<T> Operation<T> for Write<T> {
 }
 
 /// The operations of one direction, oldest first.
-pub(crate) struct Lane<O> {
-    waiting: VecDeque<O>,
-    /// So many, from the front, have their timers.
-    looked: usize,
-}
+pub(crate) struct Lane<O>(VecDeque<O>);
 
 impl<O> Lane<O> {
     pub(crate) fn new() -> Lane<O> {
-        Lane { waiting: VecDeque::new(), looked: 0 }
+        Lane(VecDeque::new())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.0.is_empty()
     }
 
     pub(crate) fn push(&mut self, operation: O) {
-        self.waiting.push_back(operation);
+        self.0.push_back(operation);
     }
 
     pub(crate) fn front(&mut self) -> Option<&mut O> {
-        self.waiting.front_mut()
+        self.0.front_mut()
     }
 
     pub(crate) fn pop(&mut self) -> Option<O> {
-        self.looked = self.looked.saturating_sub(1);
-        self.waiting.pop_front()
+        self.0.pop_front()
     }
 
-    /// Takes out the operation with this timer.
-    pub(crate) fn remove<T>(&mut self, timer: TimerId) -> Option<O>
+    pub(crate) fn earliest<T>(&self) -> Option<Instant>
     where
         O: Operation<T>,
     {
-        let at = self.waiting.iter_mut().position(|operation| *operation.timer() == timer)?;
-        self.looked = self.looked.saturating_sub(1);
-        self.waiting.remove(at)
+        self.0.iter().filter_map(O::deadline).min()
     }
 
-    /// Gives each deadline that has none yet its timer.
-    pub(crate) fn arm<T>(&mut self, mut arm: impl FnMut(Instant) -> TimerId)
+    /// Takes out those whose deadline has come, in order.
+    pub(crate) fn take_due<T>(&mut self, now: Instant) -> VecDeque<O>
     where
         O: Operation<T>,
     {
-        for operation in self.waiting.iter_mut().skip(self.looked) {
-            if let Some(deadline) = operation.deadline() {
-                *operation.timer() = arm(deadline);
-            }
+        let due = |operation: &O| operation.deadline().is_some_and(|at| at <= now);
+        if !self.0.iter().any(due) {
+            return VecDeque::new();
         }
-        self.looked = self.waiting.len();
+        let (over, left) = std::mem::take(&mut self.0).into_iter().partition(due);
+        self.0 = left;
+        over
     }
 }
 

@@ -3,32 +3,28 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 
 use super::completion::Done;
 use super::link::Link;
 use crate::config::SWAP_READ_MIN;
-use crate::remote::Remote;
+use crate::mailbox::Doorbell;
 use crate::sync::lock_std;
-use crate::sys::net;
+use crate::sys::{Waker, net};
 
 /// The way from those who complete operations, on any thread, to the one that waits.
-///
-/// Locks are taken in this order: a connection's state, the swap buffer, the batch.
 pub(crate) struct Outbox<T> {
     batch: Mutex<Batch<T>>,
-    filled: Condvar,
     /// The free part of the swap buffer. Whoever reads into it holds the lock.
     chunk: Mutex<BytesMut>,
     /// Bytes that may be lent from one `wait` to the next.
     swap_max: usize,
     /// Bytes of a chunk, and so of a read.
     chunk_len: usize,
-    /// Whom to tell that the swap buffer has room again.
-    porter: OnceLock<Remote>,
+    /// Wakes the caller where it polls.
+    bell: Waker,
 }
 
 struct Batch<T> {
@@ -38,7 +34,7 @@ struct Batch<T> {
     lent_bytes: usize,
     /// Connections whose read waits for room in the swap buffer, the longest waiting first.
     starved: VecDeque<Arc<Link<T>>>,
-    /// The caller sleeps.
+    /// The caller sleeps in the poller.
     waiting: bool,
     closed: bool,
 }
@@ -59,7 +55,7 @@ pub(crate) struct Taken<T> {
     pub(crate) lent: Vec<Bytes>,
 }
 
-/// Whether a read into the swap buffer was tried.
+/// What came of a read into the swap buffer.
 pub(crate) enum Lent {
     /// Bytes were read, and their completion is on its way. `all`: nothing is left, but perhaps
     /// a FIN.
@@ -72,7 +68,7 @@ pub(crate) enum Lent {
 }
 
 impl<T> Outbox<T> {
-    pub(crate) fn new(swap_max: usize, chunk_len: usize) -> Outbox<T> {
+    pub(crate) fn new(swap_max: usize, chunk_len: usize, bell: Waker) -> Outbox<T> {
         let batch = Batch {
             done: Vec::new(),
             lent: Vec::new(),
@@ -83,11 +79,10 @@ impl<T> Outbox<T> {
         };
         Outbox {
             batch: Mutex::new(batch),
-            filled: Condvar::new(),
             chunk: Mutex::new(BytesMut::new()),
             swap_max,
             chunk_len: chunk_len.min(swap_max),
-            porter: OnceLock::new(),
+            bell,
         }
     }
 
@@ -103,7 +98,7 @@ impl<T> Outbox<T> {
         batch.done.push(done);
         if std::mem::take(&mut batch.waiting) {
             drop(batch);
-            self.filled.notify_one();
+            self.bell.ring();
         }
         Ok(())
     }
@@ -156,47 +151,34 @@ impl<T> Outbox<T> {
         if batch.room(self.swap_max) == 0 { None } else { batch.starved.pop_front() }
     }
 
-    /// Has `porter` told when there is room again.
-    pub(crate) fn set_porter(&self, porter: Remote) {
-        let _ = self.porter.set(porter); // happens once
+    /// Whether there is something to take, or nothing to wait for any more.
+    pub(crate) fn has_news(&self) -> bool {
+        let batch = lock_std(&self.batch);
+        !batch.done.is_empty() || batch.closed
     }
 
-    /// Waits until something has completed, and gives it in exchange for what the caller had.
-    /// None at the end: all was taken and nothing more comes.
-    #[expect(clippy::disallowed_methods, reason = "the caller's own wait, on the caller's thread")]
-    pub(crate) fn take(&self, timeout: Option<Duration>, taken: &mut Taken<T>) -> Option<()> {
-        let until = match timeout {
-            None | Some(Duration::ZERO) => None,
-            Some(timeout) => Instant::now().checked_add(timeout),
-        };
+    /// Has the bell rung for the next completion; false if there is something already. The
+    /// caller holds the poller, so that nobody else hears it.
+    pub(crate) fn begin_wait(&self) -> bool {
         let mut batch = lock_std(&self.batch);
-        while batch.done.is_empty() && !batch.closed && timeout != Some(Duration::ZERO) {
-            batch.waiting = true;
-            batch = match until {
-                None => self.filled.wait(batch).unwrap_or_else(|e| e.into_inner()),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break;
-                    }
-                    let waited = self.filled.wait_timeout(batch, left);
-                    waited.unwrap_or_else(|e| e.into_inner()).0
-                }
-            };
-        }
-        batch.waiting = false;
+        batch.waiting = batch.done.is_empty() && !batch.closed;
+        batch.waiting
+    }
+
+    pub(crate) fn end_wait(&self) {
+        lock_std(&self.batch).waiting = false;
+    }
+
+    /// Gives what has completed in exchange for what the caller had. None at the end: all was
+    /// taken and nothing more comes.
+    pub(crate) fn take(&self, taken: &mut Taken<T>) -> Option<()> {
+        let mut batch = lock_std(&self.batch);
         if batch.done.is_empty() && batch.closed {
             return None;
         }
         std::mem::swap(&mut batch.done, &mut taken.done);
         std::mem::swap(&mut batch.lent, &mut taken.lent);
         batch.lent_bytes = 0;
-        let starved = !batch.starved.is_empty();
-        drop(batch);
-        if let Some(porter) = self.porter.get().filter(|_| starved) {
-            // One message, however many wait: as many are served as there is room for.
-            let _ = porter.notify_urgent(0); // refused only if the watcher has ended
-        }
         Some(())
     }
 
@@ -208,6 +190,6 @@ impl<T> Outbox<T> {
         let starved = std::mem::take(&mut batch.starved);
         drop(batch);
         drop(starved); // whose last owner may be this
-        self.filled.notify_all();
+        self.bell.ring();
     }
 }

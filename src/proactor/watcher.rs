@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use super::completion::Completions;
 use super::conn::Conn;
-use super::endpoint::{CloseAtEnd, Endpoint, Porter};
+use super::endpoint::{CloseAtEnd, Endpoint};
 use super::link::Link;
-use super::outbox::{Outbox, Taken};
+use super::outbox::Taken;
+use super::porter::Porter;
+use super::shared::Shared;
 use crate::config::{Config, READ_BUFFER_MAX, READ_BUFFER_MIN, SWAP_BUFFER_MAX, SWAP_BUFFER_MIN};
 use crate::handle::Handle;
 use crate::mail::Mail;
 use crate::pin;
 use crate::reactor::Reactor;
 use crate::server::{Running, Server};
+use crate::source::Readiness;
 use crate::stats::Stats;
 
 /// The settings of a watcher.
@@ -76,7 +79,7 @@ pub struct Watcher<T: Send + 'static> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Delegator<T: Send + 'static> {
-    outbox: Arc<Outbox<T>>,
+    shared: Arc<Shared<T>>,
     handle: Handle,
 }
 
@@ -111,17 +114,18 @@ impl<T: Send + 'static> Watcher<T> {
             read_buffer: READ_BUFFER_MIN,
             ..Config::default()
         })?;
-        let outbox = Arc::new(Outbox::new(config.swap_buffer, config.read_buffer));
-        let ends = outbox.clone();
+        let shared = Arc::new(Shared::new(config.swap_buffer, config.read_buffer)?);
+        let ends = shared.clone();
         let running = server.start(move |reactor| {
             reactor.set_local(CloseAtEnd(ends.clone()));
-            reactor.add(Porter::new(ends.clone()));
+            let poller = ends.registrar().descriptor()?;
+            reactor.add_source(poller, Readiness::NONE, Porter::new(ends.clone()))?;
             if let Some(core) = core {
                 pin::pin_to(core);
             }
             Ok(())
         })?;
-        let delegator = Delegator { outbox, handle: running.handle() };
+        let delegator = Delegator { shared, handle: running.handle() };
         let taken = Taken { done: Vec::new(), lent: Vec::new() };
         Ok(Watcher { taken, delegator, running: Some(running) })
     }
@@ -166,7 +170,7 @@ impl<T: Send + 'static> Watcher<T> {
     fn take_batch(&mut self, timeout: Option<Duration>) -> io::Result<Completions<'_, T>> {
         self.taken.done.clear();
         self.taken.lent.clear();
-        match self.delegator.outbox.take(timeout, &mut self.taken) {
+        match self.delegator.shared.take(timeout, &mut self.taken)? {
             Some(()) => Ok(Completions::new(&mut self.taken.done, &self.taken.lent)),
             None => Err(io::Error::new(io::ErrorKind::NotConnected, "the watcher is closed")),
         }
@@ -205,7 +209,7 @@ impl<T: Send + 'static> Delegator<T> {
     /// `NotConnected` if the watcher is closed, or what the system says of the socket.
     pub fn delegate(&self, socket: impl Into<OwnedFd>) -> io::Result<Conn<T>> {
         let (socket, peer) = crate::sys::adopt_stream(socket.into())?;
-        let link = Arc::new(Link::new(socket, peer, self.outbox.clone()));
+        let link = Link::new(socket, peer, self.shared.clone())?;
         let conn = link.handle();
         let endpoint = Endpoint::new(link);
         self.tell(move |reactor| {
@@ -230,7 +234,7 @@ impl<T: Send + 'static> Delegator<T> {
 
 impl<T: Send + 'static> Clone for Delegator<T> {
     fn clone(&self) -> Delegator<T> {
-        Delegator { outbox: self.outbox.clone(), handle: self.handle.clone() }
+        Delegator { shared: self.shared.clone(), handle: self.handle.clone() }
     }
 }
 
@@ -249,7 +253,7 @@ impl<T: Send + 'static> fmt::Debug for Watcher<T> {
 impl<T: Send + 'static> Drop for Watcher<T> {
     fn drop(&mut self) {
         self.delegator.handle.stop();
-        self.delegator.outbox.close();
+        self.delegator.shared.outbox.close();
         if let Some(running) = self.running.take() {
             let _ = running.join(); // a reactor that failed has closed everything as well
         }

@@ -73,26 +73,9 @@ impl Epoll {
             _doorbell: doorbell,
         };
         let flags = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        epoll.control(libc::EPOLL_CTL_ADD, epoll._doorbell.as_fd(), flags, DOORBELL)?;
+        let poller = epoll.poller.as_fd();
+        control(poller, libc::EPOLL_CTL_ADD, epoll._doorbell.as_fd(), flags, DOORBELL)?;
         Ok((epoll, Waker::Eventfd(EventfdBell(bell))))
-    }
-
-    fn control(
-        &self,
-        operation: i32,
-        fd: BorrowedFd<'_>,
-        flags: u32,
-        id: ConnId,
-    ) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: flags, u64: id.as_u64() };
-        // SAFETY: the event lives through the call, which only reads it.
-        let done = unsafe {
-            libc::epoll_ctl(self.poller.as_raw_fd(), operation, fd.as_raw_fd(), &mut event)
-        };
-        if done < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
     }
 
     #[inline]
@@ -213,34 +196,12 @@ impl Epoll {
         old: Interest,
         new: Interest,
     ) -> io::Result<()> {
-        self.watch_lent(self.fd(id.index())?, id, old, new)
+        watch(self.poller.as_fd(), self.fd(id.index())?, id, old, new)
     }
 
-    pub(crate) fn watch_lent(
-        &self,
-        fd: BorrowedFd<'_>,
-        id: ConnId,
-        old: Interest,
-        new: Interest,
-    ) -> io::Result<()> {
-        let operation = match (old, new) {
-            (Interest::UNREGISTERED, _) => libc::EPOLL_CTL_ADD,
-            (_, Interest::UNREGISTERED) => libc::EPOLL_CTL_DEL,
-            _ => libc::EPOLL_CTL_MOD,
-        };
-        let mut flags = 0;
-        for (interest, flag) in [
-            (Interest::READ, libc::EPOLLIN),
-            (Interest::WRITE, libc::EPOLLOUT),
-            (Interest::FIN, libc::EPOLLRDHUP),
-            (Interest::EXCLUSIVE, libc::EPOLLEXCLUSIVE),
-            (Interest::EDGE, libc::EPOLLET),
-        ] {
-            if new.has(interest) {
-                flags |= flag as u32;
-            }
-        }
-        self.control(operation, fd, flags, id)
+    #[cfg(feature = "proactor")]
+    pub(crate) fn registrar(&self) -> io::Result<Registrar> {
+        Ok(Registrar(net::duplicate(&self.poller)?))
     }
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
@@ -325,7 +286,7 @@ impl Epoll {
         if let Some(fd) = self.fds.get_mut(id.index()).and_then(Option::take)
             && interest != Interest::UNREGISTERED
         {
-            let _ = self.control(libc::EPOLL_CTL_DEL, fd.as_fd(), 0, id);
+            let _ = control(self.poller.as_fd(), libc::EPOLL_CTL_DEL, fd.as_fd(), 0, id);
         }
     }
 
@@ -334,6 +295,74 @@ impl Epoll {
             net::reset_on_close(fd);
         }
         self.close(id, interest);
+    }
+}
+
+/// Changes what `poller` is told to watch `fd` for.
+fn watch(
+    poller: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    id: ConnId,
+    old: Interest,
+    new: Interest,
+) -> io::Result<()> {
+    let operation = match (old, new) {
+        (Interest::UNREGISTERED, _) => libc::EPOLL_CTL_ADD,
+        (_, Interest::UNREGISTERED) => libc::EPOLL_CTL_DEL,
+        _ => libc::EPOLL_CTL_MOD,
+    };
+    let mut flags = 0;
+    for (interest, flag) in [
+        (Interest::READ, libc::EPOLLIN),
+        (Interest::WRITE, libc::EPOLLOUT),
+        (Interest::FIN, libc::EPOLLRDHUP),
+        (Interest::EXCLUSIVE, libc::EPOLLEXCLUSIVE),
+        (Interest::EDGE, libc::EPOLLET),
+    ] {
+        if new.has(interest) {
+            flags |= flag as u32;
+        }
+    }
+    control(poller, operation, fd, flags, id)
+}
+
+fn control(
+    poller: BorrowedFd<'_>,
+    operation: i32,
+    fd: BorrowedFd<'_>,
+    flags: u32,
+    id: ConnId,
+) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: flags, u64: id.as_u64() };
+    // SAFETY: the event lives through the call, which only reads it.
+    let done =
+        unsafe { libc::epoll_ctl(poller.as_raw_fd(), operation, fd.as_raw_fd(), &mut event) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Tells a poller what to watch, from any thread, also while another polls. The sockets are the
+/// caller's, who ends this before closing one.
+#[cfg(feature = "proactor")]
+pub(crate) struct Registrar(OwnedFd);
+
+#[cfg(feature = "proactor")]
+impl Registrar {
+    pub(crate) fn watch(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: ConnId,
+        old: Interest,
+        new: Interest,
+    ) -> io::Result<()> {
+        watch(self.0.as_fd(), fd, id, old, new)
+    }
+
+    /// Readable while the poller has something to tell, so that another can watch it.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        net::duplicate(&self.0)
     }
 }
 

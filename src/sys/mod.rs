@@ -37,6 +37,8 @@ pub(crate) mod steer;
 
 pub(crate) use epoll::Epoll as Native;
 use epoll::EventfdBell;
+#[cfg(feature = "proactor")]
+pub(crate) use epoll::Registrar;
 
 /// What the poller should tell about a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,23 +188,6 @@ impl Backend {
         new: Interest,
     ) -> io::Result<()> {
         forward!(self.set_interest(id, old, new))
-    }
-
-    /// [`Backend::set_interest`] for a socket that is in no slot, because the handler of `id` has
-    /// it: who must end this before closing it.
-    #[cfg(feature = "proactor")]
-    pub(crate) fn watch_lent(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        id: ConnId,
-        old: Interest,
-        new: Interest,
-    ) -> io::Result<()> {
-        match self {
-            Backend::Native(backend) => backend.watch_lent(fd, id, old, new),
-            #[cfg(feature = "sim")]
-            Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
-        }
     }
 
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
