@@ -55,7 +55,7 @@ impl Handle {
     /// not got yet may be lost. Harmless when repeated.
     pub fn stop(&self) {
         for reactor in self.reactors.iter() {
-            let _ = reactor.mailbox.send_urgent(Mail::Stop); // refused only if it has ended
+            reactor.ask_to_stop();
         }
     }
 

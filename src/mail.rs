@@ -14,6 +14,7 @@ use crate::mailbox::{Mailbox, Weight};
 use crate::reactor::Reactor;
 use crate::remote::RemoteState;
 use crate::stats::Counters;
+use crate::sync::{AtomicBool, Ordering};
 use crate::sys::{Socket, Waker};
 
 pub(crate) enum Mail {
@@ -46,4 +47,22 @@ pub(crate) struct ReactorShared {
     pub(crate) index: usize,
     pub(crate) mailbox: Mailbox<Mail, Waker>,
     pub(crate) counters: Counters,
+    stop_asked: AtomicBool,
+}
+
+impl ReactorShared {
+    pub(crate) fn new(
+        index: usize,
+        mailbox: Mailbox<Mail, Waker>,
+        counters: Counters,
+    ) -> ReactorShared {
+        ReactorShared { index, mailbox, counters, stop_asked: AtomicBool::new(false) }
+    }
+
+    /// Asks the reactor to stop, whatever waits already; once is enough.
+    pub(crate) fn ask_to_stop(&self) {
+        if !self.stop_asked.swap(true, Ordering::Relaxed) {
+            let _ = self.mailbox.send_urgent(Mail::Stop); // refused only if it has ended
+        }
+    }
 }

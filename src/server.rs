@@ -120,7 +120,7 @@ impl Server {
             let (native, waker) = Native::new(config.events_per_turn)?;
             let mailbox = Mailbox::new(waker, config.mailbox_max, config.mailbox_bytes_max);
             let counters = Counters::default();
-            let shared = Arc::new(ReactorShared { index, mailbox, counters });
+            let shared = Arc::new(ReactorShared::new(index, mailbox, counters));
             reactors.push((native, Ending { shared, handle: None }));
         }
         let handle = Handle::new(reactors.iter().map(|(_, ending)| ending.shared.clone()));

@@ -98,11 +98,8 @@ impl Simulation {
         }
         let kernel = Rc::new(RefCell::new(Kernel::new(seed, faults)));
         let waker = Waker::Sim(kernel.borrow().bell());
-        let shared = Arc::new(ReactorShared {
-            index: 0,
-            mailbox: Mailbox::new(waker, config.mailbox_max, config.mailbox_bytes_max),
-            counters: Counters::default(),
-        });
+        let mailbox = Mailbox::new(waker, config.mailbox_max, config.mailbox_bytes_max);
+        let shared = Arc::new(ReactorShared::new(0, mailbox, Counters::default()));
         let handle = Handle::new([shared.clone()].into_iter());
         let backend = SimBackend::new(kernel.clone(), config.events_per_turn, Instant::now());
         let backend = Backend::Sim(backend);

@@ -326,6 +326,18 @@ fn closing_again_and_again_fills_no_mailbox() {
     assert!(!remote.is_open());
 }
 
+/// Nor does stopping: once for each reactor.
+#[test]
+fn stopping_again_and_again_fills_no_mailbox() {
+    let mut sim = Simulation::new(1);
+    sim.settle();
+    let handle = sim.handle();
+    let before = handle.stats()[0].mail;
+    (0..1000).for_each(|_| handle.stop());
+    sim.settle();
+    assert_eq!(handle.stats()[0].mail - before, 1);
+}
+
 /// `on_drain` says that output is at or below the low mark; if it has risen above the high one
 /// again before the call, the call waits for the next crossing.
 #[test]
