@@ -1,5 +1,11 @@
 //! The guide's programs are those of examples/guide/, and they do over loopback what it says.
 
+// For its own test: `cargo test` builds an example as a program or as tests, and the program is
+// wanted below.
+#[allow(dead_code)]
+#[path = "../examples/guide/chat.rs"]
+mod chat;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;

@@ -2,6 +2,51 @@
 //! against servers that misbehave. No test waits for a number of answers in a given time: the load
 //! is stopped by Ctrl-C when there are some.
 
+// The parts of the generator, for their own tests: `cargo test` builds an example as a program or
+// as tests, and the program is wanted below.
+#[allow(dead_code)]
+#[path = "../examples/loadgen/chart.rs"]
+mod chart;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/client.rs"]
+mod client;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/conductor.rs"]
+mod conductor;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/echo.rs"]
+mod echo;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/http.rs"]
+mod http;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/line.rs"]
+mod line;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/load.rs"]
+mod load;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/options.rs"]
+mod options;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/progress.rs"]
+mod progress;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/report.rs"]
+mod report;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/schedule.rs"]
+mod schedule;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/tally.rs"]
+mod tally;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/target.rs"]
+mod target;
+#[allow(dead_code)]
+#[path = "../examples/loadgen/ws.rs"]
+mod ws;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
