@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Examples build; the README's first command serves, answers a real client, and ends on SIGTERM with 0.
+# Examples build; the benches run; the README's first command serves, answers a real client, and ends on SIGTERM with 0.
 source "$(dirname "$0")/common.sh"
 
 say "examples"
@@ -16,6 +16,9 @@ cleanup() {
     rm -rf "$dir"
 }
 trap cleanup EXIT
+
+say "every part of the loopback bench, in a tiny form"
+run cargo bench --profile dev --bench loopback -- --tiny --only echo-128,http-1,ws-128 --out "$dir/bench"
 
 # Starts the words given, asks the server, stops it.
 serve_and_ask() {

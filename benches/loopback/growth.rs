@@ -17,6 +17,8 @@ const BASE: &str = "echo-128";
 pub const CONNECTIONS: [usize; 5] = [16, 64, 256, 1024, 4096];
 /// About, to connect and close one.
 const CONNECT: Duration = Duration::from_micros(60);
+/// Descriptors beside those of the connections.
+const SPARE_FILES: u64 = 64;
 
 static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
     let base = Workload::find(BASE).expect("it is one of the workloads");
@@ -60,7 +62,19 @@ pub fn duration(plan: &Plan, servers: usize) -> Duration {
     (slices + connecting) * (plan.rounds * servers) as u32
 }
 
-pub fn run(plan: &Plan, servers: &[&'static Server], progress: &mut Progress) -> Outcome {
+/// `open_files`: how many are allowed, which may be too few for the largest numbers.
+pub fn run(
+    plan: &Plan,
+    servers: &[&'static Server],
+    open_files: u64,
+    progress: &mut Progress,
+) -> Outcome {
+    let enough = |workload: &&Workload| 2 * workload.connections as u64 + SPARE_FILES <= open_files;
+    let workloads: Vec<&Workload> = WORKLOADS.iter().take_while(enough).collect();
+    if workloads.len() < WORKLOADS.len() {
+        let least = workloads.last().map_or(0, |most| most.connections);
+        progress.remark(format!("only {open_files} open files: not more than {least} connections"));
+    }
     let start = |&server: &&'static Server| {
         let samples = CONNECTIONS.iter().map(|_| Vec::new()).collect();
         Growth { server, samples, failed: false }
@@ -68,7 +82,7 @@ pub fn run(plan: &Plan, servers: &[&'static Server], progress: &mut Progress) ->
     let mut grown: Vec<Growth> =
         servers.iter().filter(|server| measures(server)).map(start).collect();
     for round in 0..plan.rounds {
-        for (index, workload) in WORKLOADS.iter().enumerate() {
+        for (index, workload) in workloads.iter().enumerate() {
             let connections = workload.connections;
             progress.show(&format!(
                 "{connections} connections: round {} of {}",

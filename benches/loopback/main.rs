@@ -115,6 +115,8 @@ struct Flags {
     latency_workloads: Vec<&'static Workload>,
     syscalls_workloads: Vec<&'static Workload>,
     out: PathBuf,
+    /// How many are allowed.
+    open_files: u64,
 }
 
 fn main() -> ExitCode {
@@ -152,7 +154,6 @@ fn run() -> Result<bool> {
     }
     let flags = flags(arguments)?;
     interrupt::listen()?;
-    sys::raise_open_files(OPEN_FILES)?;
     let machine = Machine::this();
     println!("{}", machine.line());
     if cfg!(debug_assertions) {
@@ -188,7 +189,7 @@ impl Kind {
             Kind::Latency => latencies(flags, results, progress),
             Kind::Growth => {
                 let plan = scale.growth.closed_loop(cores.server);
-                let outcome = growth::run(&plan, servers, progress);
+                let outcome = growth::run(&plan, servers, flags.open_files, progress);
                 progress.clear();
                 print!("{}", growth::table(&outcome));
                 results.growth = Some(outcome);
@@ -251,8 +252,10 @@ fn latencies(flags: &Flags, results: &mut Results, progress: &mut Progress) {
 }
 
 fn system_calls(flags: &Flags, results: &mut Results, progress: &mut Progress) {
-    if !syscalls::installed() {
-        progress.remark("no system calls: strace is not installed (apt-get install strace)");
+    if !syscalls::possible() {
+        progress.remark(
+            "no system calls: strace is not there (apt-get install strace), or may not trace",
+        );
         return;
     }
     for &workload in &flags.syscalls_workloads {
@@ -287,7 +290,7 @@ impl Flags {
                 growth::duration(&scale.growth.closed_loop(cores.server), count(&growth::measures))
             }
             Kind::Timers => scale.timers.duration(),
-            Kind::Syscalls if !syscalls::installed() => Duration::ZERO,
+            Kind::Syscalls if !syscalls::possible() => Duration::ZERO,
             Kind::Syscalls => {
                 let each = |w: &&Workload| count(&|s| latency::measures(s, w));
                 SYSCALLS_TIME * self.syscalls_workloads.iter().map(each).sum::<usize>() as u32
@@ -366,6 +369,7 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
         latency_workloads,
         syscalls_workloads,
         out,
+        open_files: sys::raise_open_files(OPEN_FILES)?,
     })
 }
 

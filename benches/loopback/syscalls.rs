@@ -30,8 +30,11 @@ pub struct Cores {
 
 pub type Counts = BTreeMap<String, f64>;
 
-pub fn installed() -> bool {
-    Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+/// Whether strace is there and may trace.
+pub fn possible() -> bool {
+    let mut tried = Command::new("strace");
+    tried.args(["-o", "/dev/null", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
+    tried.status().is_ok_and(|status| status.success())
 }
 
 /// The child's side: serves until its standard input ends.
