@@ -166,9 +166,9 @@ fn measure(
         "\nbytes of user space for each of {connections} idle connections, median of {rounds} processes"
     );
     let spoken = match workload.protocol {
-        Protocol::Echo => "after 128 B of echo",
         Protocol::Http => "after a request",
-        Protocol::WebSocket | Protocol::FrameEcho => "after 128 B, open",
+        Protocol::WebSocket => "after 128 B, open",
+        _ => "after 128 B of echo",
     };
     println!("  {:<13}{:>21}{:>26}{:>26}", "", "accepted", spoken, "kept after closing");
     let pair = ["allocated", "resident"];

@@ -1,26 +1,18 @@
-//! The load: a closed loop on one thread that costs much less than any server, so that the server stays saturated.
-//!
-//! - It spins instead of sleeping, so no server pays for waking it.
-//! - SO_RCVLOWAT lets a socket become ready only when the whole answer is there: one event and one `recv` for each.
-//! - `recv` with MSG_TRUNC drops the bytes in the kernel; only their number is checked here ([`crate::verify`] looks at
-//!   the bytes themselves).
-//! - The send buffer holds the largest request, so a request is one `send`.
+//! The load: one thread that spins instead of sleeping, so that no server pays for waking it. What it asks, and how, is
+//! one of the files behind [`Load`].
 
-use crate::sys::{self, EDGE, EMPTY_EVENT, Epoll, Event, IN, OUT};
-use crate::workload::Workload;
+use crate::churn::Churn;
+use crate::closed::Closed;
+use crate::fan::Fan;
+use crate::workload::{Pattern, Workload};
 use hdrhistogram::Histogram;
-use std::fs::File;
 use std::hint;
-use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-const EVENTS: usize = 256;
 const STALL: Duration = Duration::from_secs(10);
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
-/// Requests of this size or more are sent with sendfile.
-const SEND_FILE_MIN: usize = 16 * 1024;
-const SEND_BUFFER: usize = 512 * 1024;
 
 #[derive(Clone, Copy)]
 pub enum Until {
@@ -29,38 +21,29 @@ pub enum Until {
     Silence,
 }
 
-pub struct Client {
-    epoll: Epoll,
-    events: Vec<Event>,
-    conns: Vec<Conn>,
-    request: Request,
-    answer_size: usize,
-    scratch: Vec<u8>,
-    /// Connections with a request under way.
+pub trait Load {
+    /// Asks for the first time, or after a silence.
+    fn start(&mut self) -> io::Result<()>;
+    /// Works off what is ready. Returns whether there was anything.
+    fn turn(&mut self) -> io::Result<bool>;
+    fn count(&mut self) -> &mut Count;
+    /// How far it is, for the message that it has stalled.
+    fn place(&self) -> String;
+}
+
+/// What is under way and what was done.
+pub struct Count {
     outstanding: usize,
     stopping: bool,
     ops: u64,
-    ops_per_answer: u64,
-    /// Nanoseconds from request to answer on the first connection, which stands for all.
     latency: Histogram<u64>,
-    sent_at: Instant,
+    /// The one thing under way whose time is taken, and when it began: one after the other, they stand for all.
+    watched: Option<(usize, Instant)>,
+}
+
+pub struct Client {
+    load: Box<dyn Load>,
     idle: Duration,
-}
-
-/// What is sent on every connection.
-struct Request {
-    bytes: Vec<u8>,
-    /// If it is large: a copy of it for each connection, sent from here without another copy.
-    file: Option<File>,
-}
-
-struct Conn {
-    stream: TcpStream,
-    low_water: usize,
-    /// Where its request begins in the file.
-    offset: usize,
-    sent: usize,
-    received: usize,
 }
 
 impl Client {
@@ -70,69 +53,36 @@ impl Client {
         workload: &Workload,
         answer_size: usize,
     ) -> io::Result<Client> {
-        let epoll = Epoll::new()?;
-        let request = Request::new(workload)?;
-        let mut conns = Vec::with_capacity(workload.connections);
-        for index in 0..workload.connections {
-            let mut stream = TcpStream::connect(addr)?;
-            stream.set_nodelay(true)?;
-            workload.open(&mut stream)?;
-            stream.set_nonblocking(true)?;
-            sys::set_send_buffer(&stream, SEND_BUFFER)?;
-            epoll.add(&stream, IN | OUT | EDGE, index as u64)?;
-            let mut conn = Conn {
-                stream,
-                low_water: 0,
-                offset: index * request.bytes.len(),
-                sent: 0,
-                received: 0,
-            };
-            conn.expect(answer_size)?;
-            conns.push(conn);
-        }
-        Ok(Client {
-            epoll,
-            events: vec![EMPTY_EVENT; EVENTS],
-            conns,
-            request,
-            answer_size,
-            scratch: vec![0; answer_size + 1],
-            outstanding: 0,
-            stopping: false,
-            ops: 0,
-            ops_per_answer: workload.depth as u64,
-            latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).map_err(io::Error::other)?,
-            sent_at: Instant::now(),
-            idle: Duration::ZERO,
-        })
+        let load: Box<dyn Load> = match workload.pattern {
+            Pattern::Closed => Box::new(Closed::connect(addr, workload, answer_size)?),
+            Pattern::Churn => Box::new(Churn::new(addr, workload, answer_size)?),
+            Pattern::Fan => Box::new(Fan::connect(addr, workload)?),
+        };
+        Ok(Client { load, idle: Duration::ZERO })
     }
 
-    /// Sends the first request on each connection. Only after connecting, or after [`Until::Silence`].
+    /// Asks for the first time. Only after connecting, or after [`Until::Silence`].
     pub fn start(&mut self) -> io::Result<()> {
-        self.stopping = false;
-        self.outstanding = self.conns.len();
-        self.sent_at = Instant::now();
-        self.conns.iter_mut().try_for_each(|conn| conn.ask(&self.request))
+        self.load.count().stopping = false;
+        self.load.start()
     }
 
     /// Runs the loop and returns the number of operations that were finished in it.
     pub fn run(&mut self, until: Until) -> io::Result<u64> {
-        let before = self.ops;
+        let before = self.load.count().ops;
         let mut progress = Instant::now();
         let mut turn = progress;
-        self.stopping = matches!(until, Until::Silence);
+        self.load.count().stopping = matches!(until, Until::Silence);
         self.idle = Duration::ZERO;
         loop {
-            let count = self.epoll.wait(&mut self.events, 0)?;
-            for index in 0..count {
-                let token = self.events[index].u64;
-                self.ready(token as usize)?;
-            }
+            let busy = self.load.turn()?;
             let now = Instant::now();
-            if count > 0 {
+            if busy {
                 progress = now;
             } else if now - progress > STALL {
-                return Err(self.stalled());
+                let place = self.load.place();
+                let stalled = format!("no answer for {STALL:?} ({place})");
+                return Err(io::Error::new(ErrorKind::TimedOut, stalled));
             } else {
                 self.idle += now - turn;
                 hint::spin_loop();
@@ -140,128 +90,57 @@ impl Client {
             turn = now;
             let done = match until {
                 Until::Time(end) => now >= end,
-                Until::Silence => self.outstanding == 0,
+                Until::Silence => self.load.count().outstanding == 0,
             };
             if done {
-                return Ok(self.ops - before);
+                return Ok(self.load.count().ops - before);
             }
         }
     }
 
-    /// Of all runs so far.
-    pub fn latency(&self) -> &Histogram<u64> {
-        &self.latency
+    /// Nanoseconds from request to answer, of all runs so far.
+    pub fn latency(&mut self) -> &Histogram<u64> {
+        &self.load.count().latency
     }
 
     /// How long the last run had nothing to do: while it is not zero, the server is what limits.
     pub fn idle(&self) -> Duration {
         self.idle
     }
+}
 
-    fn ready(&mut self, index: usize) -> io::Result<()> {
-        let conn = &mut self.conns[index];
-        if conn.sent < self.request.bytes.len() {
-            conn.send(&self.request)?;
+impl Count {
+    pub fn new() -> io::Result<Count> {
+        let latency = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).map_err(io::Error::other)?;
+        Ok(Count { outstanding: 0, stopping: false, ops: 0, latency, watched: None })
+    }
+
+    /// `name` tells what is under way apart.
+    pub fn asked(&mut self, name: usize) {
+        self.outstanding += 1;
+        if self.watched.is_none() {
+            self.watched = Some((name, Instant::now()));
         }
-        match sys::discard(&conn.stream, &mut self.scratch[..self.answer_size - conn.received + 1])
+    }
+
+    /// Returns whether to go on asking.
+    pub fn answered(&mut self, name: usize, ops: u64) -> bool {
+        self.outstanding -= 1;
+        self.ops += ops;
+        if let Some((watched, since)) = self.watched
+            && watched == name
         {
-            Ok(0) => {
-                return Err(io::Error::new(
-                    ErrorKind::UnexpectedEof,
-                    "the server closed a connection",
-                ));
-            }
-            Ok(length) => conn.received += length,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(e) => return Err(e),
+            self.latency.saturating_record(since.elapsed().as_nanos() as u64);
+            self.watched = None;
         }
-        if conn.received < self.answer_size {
-            return conn.expect(self.answer_size - conn.received);
-        }
-        if conn.received > self.answer_size || conn.sent < self.request.bytes.len() {
-            return Err(io::Error::new(
-                ErrorKind::InvalidData,
-                "the server sent more than was asked for",
-            ));
-        }
-        self.ops += self.ops_per_answer;
-        conn.expect(self.answer_size)?;
-        conn.received = 0;
-        if index == 0 {
-            let now = Instant::now();
-            self.latency.saturating_record((now - self.sent_at).as_nanos() as u64);
-            self.sent_at = now;
-        }
-        if self.stopping {
-            self.outstanding -= 1;
-            return Ok(());
-        }
-        conn.ask(&self.request)
-    }
-
-    fn stalled(&self) -> io::Error {
-        let (sent, received) =
-            (self.conns.iter().map(|c| c.sent).min(), self.conns.iter().map(|c| c.received).max());
-        io::Error::new(
-            ErrorKind::TimedOut,
-            format!(
-                "no answer for {STALL:?} (of {} B to send, the slowest has sent {} B; of {} B to receive, \
-                 the fastest has {} B)",
-                self.request.bytes.len(),
-                sent.unwrap_or(0),
-                self.answer_size,
-                received.unwrap_or(0)
-            ),
-        )
+        !self.stopping
     }
 }
 
-impl Request {
-    fn new(workload: &Workload) -> io::Result<Request> {
-        let bytes = workload.request(0);
-        let file = if bytes.len() < SEND_FILE_MIN {
-            None
-        } else {
-            Some(sys::memory_file(&bytes.repeat(workload.connections))?)
-        };
-        Ok(Request { bytes, file })
-    }
+pub fn closed_by_server() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "the server closed a connection")
 }
 
-impl Conn {
-    /// Becomes ready when `bytes` are there. (The kernel also reports less, when the window is nearly full.)
-    fn expect(&mut self, bytes: usize) -> io::Result<()> {
-        if self.low_water != bytes {
-            sys::set_receive_low_water(&self.stream, bytes)?;
-            self.low_water = bytes;
-        }
-        Ok(())
-    }
-
-    /// Begins the next request.
-    fn ask(&mut self, request: &Request) -> io::Result<()> {
-        self.sent = 0;
-        self.send(request)
-    }
-
-    /// Sends what is left of the request, until the kernel takes no more; then an edge brings the caller back.
-    fn send(&mut self, request: &Request) -> io::Result<()> {
-        while self.sent < request.bytes.len() {
-            let sent = match &request.file {
-                None => self.stream.write(&request.bytes[self.sent..]),
-                Some(file) => sys::send_file(
-                    &self.stream,
-                    file,
-                    self.offset + self.sent,
-                    request.bytes.len() - self.sent,
-                ),
-            };
-            match sent {
-                Ok(sent) => self.sent += sent,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
+pub fn more_than_asked() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "the server sent more than was asked for")
 }

@@ -10,7 +10,7 @@ use crate::open_loop::{Driver, REQUEST_SIZE_MAX, Run};
 use crate::progress::Progress;
 use crate::servers::Server;
 use crate::verify;
-use crate::workload::Workload;
+use crate::workload::{Pattern, Workload};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
@@ -70,7 +70,8 @@ impl Plan {
 
 /// The workloads that the driver can offer: an operation is one small request.
 pub fn suits(workload: &Workload) -> bool {
-    workload.depth == 1 && workload.request(0).len() <= REQUEST_SIZE_MAX
+    let plain = workload.pattern == Pattern::Closed && !workload.is_large();
+    plain && workload.depth == 1 && workload.request(0).len() <= REQUEST_SIZE_MAX
 }
 
 /// Whether a second entry of the same code is left out: a latency curve of the noise shows nothing.

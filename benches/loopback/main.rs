@@ -5,7 +5,11 @@
 //! `--help` for the flags. Figures are ratios to the first server, a bare epoll loop, which runs a second time under
 //! another name so that each run shows its own noise.
 
+mod apart;
+mod churn;
 mod client;
+mod closed;
+mod fan;
 mod figures;
 #[path = "../instructions/firing.rs"]
 mod firing;
@@ -48,7 +52,7 @@ use syscalls::Cores;
 use workload::Workload;
 
 /// For all servers of a round and their clients.
-const OPEN_FILES: u64 = 12_000;
+const OPEN_FILES: u64 = 13_000;
 /// About, for one server under one workload.
 const SYSCALLS_TIME: Duration = Duration::from_millis(1500);
 const MEMORY_TIME: Duration = Duration::from_secs(30);
@@ -149,7 +153,8 @@ fn run() -> Result<bool> {
         let server = Server::find(&name).ok_or("--serve: no such server")?;
         let workload: String = arguments.value_from_str("--only")?;
         let workload = Workload::find(&workload).ok_or("--serve: no such workload")?;
-        syscalls::serve(server, workload)?;
+        let core = arguments.opt_value_from_str("--core")?;
+        apart::serve(server, workload, core, OPEN_FILES)?;
         return Ok(true);
     }
     let flags = flags(arguments)?;

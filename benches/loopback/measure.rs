@@ -2,6 +2,7 @@
 //! much shorter than the moods of a shared machine (its speed may change for seconds), so that all meet the same ones.
 //! Between its slices a server is idle, and asleep.
 
+use crate::apart::Apart;
 use crate::client::{Client, Until};
 use crate::host::Host;
 use crate::interrupt;
@@ -9,8 +10,9 @@ use crate::progress::Progress;
 use crate::servers::Server;
 use crate::site::Usage;
 use crate::verify;
-use crate::workload::Workload;
+use crate::workload::{Pattern, Workload};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub struct Plan {
@@ -76,9 +78,14 @@ pub fn run(
             break;
         }
         progress.show(&format!("{}: round {} of {}", workload.name, round + 1, plan.rounds));
-        self::round(plan, &mut series, |server, e| {
+        let failed = |server: &Server, e| {
             progress.problem(left_out(server, workload, round, &e));
-        });
+        };
+        if workload.is_large() {
+            one_by_one(plan, round, &mut series, failed);
+        } else {
+            self::round(plan, &mut series, failed);
+        }
     }
     series.retain(|series| !series.samples.is_empty());
     let base = series.first().is_some_and(|first| first.server.name == servers[0].name);
@@ -98,14 +105,75 @@ fn check(plan: &Plan, server: &'static Server, workload: &Workload) -> io::Resul
     host.stop()
 }
 
+/// Where a server runs.
+enum Place {
+    Here(Host),
+    Apart(Apart),
+}
+
+impl Place {
+    fn start(plan: &Plan, server: &'static Server, workload: &Workload) -> io::Result<Place> {
+        let core = plan.server_core;
+        Ok(if workload.is_large() {
+            Place::Apart(Apart::start(server, workload, core)?)
+        } else {
+            Place::Here(Host::start(server, workload, core)?)
+        })
+    }
+
+    fn addr(&self) -> SocketAddr {
+        match self {
+            Place::Here(host) => host.addr,
+            Place::Apart(apart) => apart.addr,
+        }
+    }
+
+    fn usage(&mut self) -> io::Result<Usage> {
+        match self {
+            Place::Here(host) => host.usage(),
+            Place::Apart(apart) => apart.usage(),
+        }
+    }
+
+    fn stop(self) -> io::Result<()> {
+        match self {
+            Place::Here(host) => host.stop(),
+            Place::Apart(apart) => apart.stop(),
+        }
+    }
+}
+
 /// A server with its client, on fresh threads, buffers and connections in each round.
 struct Pair {
-    host: Host,
+    place: Place,
+    pattern: Pattern,
     client: Client,
     ops: u64,
     wall: Duration,
     usage: Usage,
     client_idle: Duration,
+}
+
+/// Large workloads: one server after the other, with all its slices.
+fn one_by_one(
+    plan: &Plan,
+    round: usize,
+    series: &mut [Series],
+    mut failed: impl FnMut(&Server, io::Error),
+) {
+    for index in order(round, series.len()) {
+        let series = &mut series[index];
+        if series.failed {
+            continue;
+        }
+        match alone(plan, series.server, &series.asked) {
+            Ok(sample) => series.samples.push(sample),
+            Err(e) => {
+                series.failed = true;
+                failed(series.server, e);
+            }
+        }
+    }
 }
 
 /// Adds a sample to each series, but for those that have failed.
@@ -164,18 +232,28 @@ pub fn order(slice: usize, servers: usize) -> Vec<usize> {
 
 impl Pair {
     fn start(plan: &Plan, server: &'static Server, workload: &Workload) -> io::Result<Pair> {
-        let host = Host::start(server, workload, plan.server_core)?;
-        let answer_size = verify::probe(host.addr, workload)?;
-        let client = Client::connect(host.addr, workload, answer_size)?;
-        let (wall, client_idle) = (Duration::ZERO, Duration::ZERO);
-        Ok(Pair { host, client, ops: 0, wall, usage: Usage::default(), client_idle })
+        let place = Place::start(plan, server, workload)?;
+        let answer_size = verify::probe(place.addr(), workload)?;
+        let client = Client::connect(place.addr(), workload, answer_size)?;
+        Ok(Pair {
+            place,
+            pattern: workload.pattern,
+            client,
+            ops: 0,
+            wall: Duration::ZERO,
+            usage: Usage::default(),
+            client_idle: Duration::ZERO,
+        })
     }
 
     /// As long as planned, or until something was answered.
     fn slice(&mut self, plan: &Plan) -> io::Result<()> {
+        if self.pattern == Pattern::Fan {
+            return self.whole(plan);
+        }
         self.client.start()?;
         self.client.run(Until::Time(Instant::now() + plan.warm_up))?;
-        let usage = self.host.usage()?;
+        let usage = self.place.usage()?;
         let begin = Instant::now();
         let mut ops = self.client.run(Until::Time(begin + plan.interval))?;
         while ops == 0 {
@@ -183,17 +261,33 @@ impl Pair {
         }
         self.ops += ops;
         self.wall += begin.elapsed();
-        self.usage += self.host.usage()? - usage;
+        self.usage += self.place.usage()? - usage;
         self.client_idle += self.client.idle();
         self.client.run(Until::Silence).map(drop)
     }
 
+    /// A slice from silence to silence: a few long operations, of which none may be counted by halves.
+    fn whole(&mut self, plan: &Plan) -> io::Result<()> {
+        self.client.start()?;
+        self.client.run(Until::Silence)?;
+        let usage = self.place.usage()?;
+        let begin = Instant::now();
+        self.client.start()?;
+        self.ops += self.client.run(Until::Time(begin + plan.interval))?;
+        self.client_idle += self.client.idle();
+        self.ops += self.client.run(Until::Silence)?;
+        self.client_idle += self.client.idle();
+        self.wall += begin.elapsed();
+        self.usage += self.place.usage()? - usage;
+        Ok(())
+    }
+
     fn finish(self) -> io::Result<Sample> {
-        let Pair { host, client, ops, wall, usage, client_idle, .. } = self;
+        let Pair { place, mut client, ops, wall, usage, client_idle, .. } = self;
         let quantile = |q| Duration::from_nanos(client.latency().value_at_quantile(q));
-        let (latency_p50, latency_p99) = (quantile(0.5), quantile(0.99));
+        let [latency_p50, latency_p99] = [0.5, 0.99].map(quantile);
         drop(client);
-        host.stop()?;
+        place.stop()?;
         Ok(Sample { ops, wall, usage, client_idle, latency_p50, latency_p99 })
     }
 }

@@ -71,7 +71,7 @@ impl Epoll {
     }
 }
 
-/// An eventfd that is rung once and then stays readable.
+/// An eventfd: readable from when it is rung until it is silenced.
 pub struct Bell(OwnedFd);
 
 impl Bell {
@@ -88,6 +88,12 @@ impl Bell {
     pub fn ring(&self) {
         // SAFETY: an open eventfd of our own and an integer. It fails only when the counter is full, so rung already.
         unsafe { libc::eventfd_write(self.0.as_raw_fd(), 1) };
+    }
+
+    pub fn silence(&self) {
+        let mut rung = 0;
+        // SAFETY: an open eventfd of our own and a place for its counter. It fails only when it is silent already.
+        unsafe { libc::eventfd_read(self.0.as_raw_fd(), &mut rung) };
     }
 }
 

@@ -5,7 +5,6 @@
 //! server, a server that reads until there is nothing would otherwise never leave its first connection.
 
 use crate::client::{Client, Until};
-use crate::host::Host;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::servers::Server;
@@ -15,7 +14,7 @@ use core_affinity::CoreId;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::{env, fs, process};
 
@@ -35,15 +34,6 @@ pub fn possible() -> bool {
     let mut tried = Command::new("strace");
     tried.args(["-o", "/dev/null", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
     tried.status().is_ok_and(|status| status.success())
-}
-
-/// The child's side: serves until its standard input ends.
-pub fn serve(server: &'static Server, workload: &'static Workload) -> io::Result<()> {
-    let asked = server.asked(workload).ok_or(ErrorKind::Unsupported)?;
-    let host = Host::start(server, &asked, None)?;
-    println!("{}", host.addr);
-    io::stdin().read_to_end(&mut Vec::new())?;
-    host.stop()
 }
 
 /// System calls for each message under one workload, by server and by name.

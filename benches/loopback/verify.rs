@@ -28,6 +28,9 @@ pub fn probe(addr: SocketAddr, workload: &Workload) -> io::Result<usize> {
 /// FIN while output is on its way.
 pub fn thorough(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
     cut(addr, workload).map_err(|e| named("requests in pieces", e))?;
+    if workload.protocol == Protocol::Broadcast {
+        return broadcast(addr, workload).map_err(|e| named("several members", e));
+    }
     if workload.protocol == Protocol::WebSocket {
         frames(addr, workload).map_err(|e| named("fragments and control frames", e))?;
     }
@@ -68,7 +71,7 @@ fn flood(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
     thread::scope(|scope| {
         let writing = scope.spawn(|| {
             (&writer).write_all(&flood.input)?;
-            if flood.closes {
+            if flood.end != End::Fin {
                 return Ok(());
             }
             writer.shutdown(Shutdown::Write)
@@ -79,10 +82,46 @@ fn flood(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
             None => expect_responses(&mut stream, FLOOD_SIZE / REQUEST.len())?,
         };
         writing.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))?;
-        match stream.read(&mut [0])? {
-            0 => Ok(()),
-            _ => Err(invalid("more than was asked for")),
+        if flood.end == End::FinAfterAnswer {
+            stream.shutdown(Shutdown::Write)?;
         }
+        expect_end(&mut stream)
+    })
+}
+
+fn expect_end(stream: &mut TcpStream) -> io::Result<()> {
+    match stream.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(invalid("more than was asked for")),
+    }
+}
+
+/// What one member sends, however much and however slowly the others read, comes to all; and leaving members are no
+/// hindrance.
+fn broadcast(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
+    let mut members =
+        (0..3).map(|_| connect(addr, workload)).collect::<io::Result<Vec<TcpStream>>>()?;
+    drop(connect(addr, workload)?);
+    let mut publisher = connect(addr, workload)?;
+    let writer = publisher.try_clone()?;
+    let messages = pattern(FLOOD_SIZE, 6);
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            (&writer).write_all(&messages)?;
+            writer.shutdown(Shutdown::Write)
+        });
+        let publishing = scope.spawn(|| {
+            expect_bytes(&mut publisher, &messages)?;
+            expect_end(&mut publisher)
+        });
+        thread::sleep(Duration::from_millis(100));
+        for member in &mut members {
+            expect_bytes(member, &messages)?;
+        }
+        for part in [publishing, writing] {
+            part.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
+        }
+        Ok(())
     })
 }
 
@@ -91,20 +130,25 @@ struct Flood {
     input: Vec<u8>,
     /// `None`: responses.
     output: Option<Vec<u8>>,
-    /// The end is in the input, a close frame. Else it is a FIN.
-    closes: bool,
+    end: End,
+}
+
+#[derive(PartialEq, Eq)]
+enum End {
+    /// A FIN while output is on its way.
+    Fin,
+    /// A FIN once all is answered: a server that answers later, from elsewhere, cannot know that more will come.
+    FinAfterAnswer,
+    /// It is in the input.
+    CloseFrame,
 }
 
 impl Flood {
     fn new(workload: &Workload) -> Flood {
         match workload.protocol {
-            Protocol::Echo | Protocol::FrameEcho => {
-                let input = pattern(FLOOD_SIZE, 4);
-                Flood { output: Some(input.clone()), input, closes: false }
-            }
             Protocol::Http => {
                 let input = REQUEST.repeat(FLOOD_SIZE / REQUEST.len());
-                Flood { input, output: None, closes: false }
+                Flood { input, output: None, end: End::Fin }
             }
             Protocol::WebSocket => {
                 let count = FLOOD_SIZE / workload.message;
@@ -113,7 +157,13 @@ impl Flood {
                 let mut output =
                     websocket::unmasked(BINARY, &pattern(workload.message, 4)).repeat(count);
                 output.extend(websocket::unmasked(CLOSE, &NORMAL));
-                Flood { input, output: Some(output), closes: true }
+                Flood { input, output: Some(output), end: End::CloseFrame }
+            }
+            protocol => {
+                let input = pattern(FLOOD_SIZE, 4);
+                let late = protocol == Protocol::Offload;
+                let end = if late { End::FinAfterAnswer } else { End::Fin };
+                Flood { output: Some(input.clone()), input, end }
             }
         }
     }

@@ -12,6 +12,21 @@ pub enum Protocol {
     /// What the bare loop is asked in place of [`Protocol::WebSocket`]: the client's frames, byte for byte, without a
     /// handshake, and back come the same bytes, still masked. So an answer is 4 bytes longer than a WebSocket's.
     FrameEcho,
+    /// Echo again, but another thread of the server answers: it gets the message through `std::sync::mpsc`.
+    Offload,
+    /// What comes on one connection goes to all, this one too.
+    Broadcast,
+}
+
+/// How the client asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pattern {
+    /// Connections ask again when they are answered.
+    Closed,
+    /// Every message has a connection of its own.
+    Churn,
+    /// One message to all connections; the next when all have it.
+    Fan,
 }
 
 #[derive(Clone, Copy)]
@@ -19,7 +34,10 @@ pub struct Workload {
     pub name: &'static str,
     pub title: &'static str,
     pub protocol: Protocol,
+    pub pattern: Pattern,
     pub connections: usize,
+    /// Connections that ask at a time.
+    pub active: usize,
     /// Bytes of a message of echo or WebSocket, without its frame; unused by HTTP.
     pub message: usize,
     /// Requests in one HTTP message; 1 for echo.
@@ -63,9 +81,47 @@ pub const ALL: &[Workload] = &[
         64,
         64 * KIB,
     ),
+    Workload {
+        pattern: Pattern::Churn,
+        ..Workload::new(
+            "churn",
+            "connect, echo of 128 B, close; 64 at a time",
+            Protocol::Echo,
+            64,
+            128,
+        )
+    },
+    Workload {
+        active: 100,
+        ..Workload::new(
+            "idle-10k",
+            "echo of 128 B, 10,000 connections of which 1 % is active",
+            Protocol::Echo,
+            10_000,
+            128,
+        )
+    },
+    Workload::new(
+        "offload",
+        "echo of 128 B by another thread, 64 connections",
+        Protocol::Offload,
+        64,
+        128,
+    ),
+    Workload {
+        pattern: Pattern::Fan,
+        ..Workload::new(
+            "broadcast",
+            "a message of 128 B to each of 10,000 connections",
+            Protocol::Broadcast,
+            10_000,
+            128,
+        )
+    },
 ];
 
 const KIB: usize = 1024;
+const LARGE: usize = 4096;
 
 /// The request of TechEmpower's plaintext test, as its load generator sends it.
 pub const REQUEST: &[u8] = b"GET /plaintext HTTP/1.1\r\n\
@@ -81,17 +137,31 @@ impl Workload {
         connections: usize,
         message: usize,
     ) -> Workload {
-        Workload { name, title, protocol, connections, message, depth: 1 }
+        Workload {
+            name,
+            title,
+            protocol,
+            pattern: Pattern::Closed,
+            connections,
+            active: connections,
+            message,
+            depth: 1,
+        }
     }
 
     pub fn find(name: &str) -> Option<&'static Workload> {
         ALL.iter().find(|workload| workload.name == name)
     }
 
+    /// Too many connections for several servers and their clients in one process.
+    pub fn is_large(&self) -> bool {
+        self.connections > LARGE
+    }
+
     /// What a client sends before it waits for the whole answer. `salt` tells one connection's echo from another's.
     pub fn request(&self, salt: usize) -> Vec<u8> {
         match self.protocol {
-            Protocol::Echo => pattern(self.message, salt),
+            Protocol::Echo | Protocol::Offload | Protocol::Broadcast => pattern(self.message, salt),
             Protocol::Http => REQUEST.repeat(self.depth),
             Protocol::WebSocket | Protocol::FrameEcho => {
                 websocket::masked(BINARY, &pattern(self.message, salt))
@@ -102,9 +172,9 @@ impl Workload {
     /// The answer to [`Workload::request`], to the byte; `None` for HTTP, whose answers have a date in them.
     pub fn answer(&self, salt: usize) -> Option<Vec<u8>> {
         match self.protocol {
-            Protocol::Echo | Protocol::FrameEcho => Some(self.request(salt)),
             Protocol::Http => None,
             Protocol::WebSocket => Some(websocket::unmasked(BINARY, &pattern(self.message, salt))),
+            _ => Some(self.request(salt)),
         }
     }
 

@@ -4,6 +4,9 @@
 //! framework does on top of this is its cost. `run` counts with SIMD, so it hardly looks at the bytes; `run_bytes` has
 //! the loop that one writes first, a byte at a time.
 
+mod fan;
+mod offload;
+
 use super::http::Response;
 use crate::site::{READ_SIZE, Site};
 use crate::sys::{EMPTY_EVENT, Epoll, IN, OUT};
@@ -23,6 +26,8 @@ pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
     site.enter()?;
     match site.protocol {
         Protocol::Http => serve(listener, site, Plaintext::new(BySearch(Finder::new(b"\r\n\r\n")))),
+        Protocol::Offload => offload::serve(listener, site),
+        Protocol::Broadcast => fan::serve(listener, site),
         _ => serve(listener, site, Echo),
     }
 }
@@ -117,16 +122,25 @@ fn read(
     if answer.is_empty() {
         return Ok(true);
     }
-    let sent = match conn.stream.write(answer) {
+    send(conn, epoll, answer)?;
+    Ok(true)
+}
+
+fn send(conn: &mut Conn, epoll: &Epoll, data: &[u8]) -> io::Result<()> {
+    if let Some(blocked) = &mut conn.blocked {
+        blocked.output.extend_from_slice(data);
+        return Ok(());
+    }
+    let sent = match conn.stream.write(data) {
         Ok(sent) => sent,
         Err(e) if would_block(&e) => 0,
         Err(e) => return Err(e),
     };
-    if sent < answer.len() {
-        conn.blocked = Some(Box::new(Blocked { output: answer[sent..].to_vec(), sent: 0 }));
+    if sent < data.len() {
+        conn.blocked = Some(Box::new(Blocked { output: data[sent..].to_vec(), sent: 0 }));
         epoll.modify(&conn.stream, OUT, conn.stream.as_raw_fd() as u64)?;
     }
-    Ok(true)
+    Ok(())
 }
 
 fn flush(conn: &mut Conn, epoll: &Epoll) -> io::Result<bool> {

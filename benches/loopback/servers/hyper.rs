@@ -3,6 +3,7 @@
 //! advantage, and `half_close`, without which what was asked before a FIN stays unanswered. No timer is given, so none
 //! of its timeouts run.
 
+use super::runtime;
 use crate::site::Site;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -12,45 +13,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::io::{self, ErrorKind};
+use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
 
-pub fn run(listener: std::net::TcpListener, site: &Arc<Site>) -> io::Result<()> {
-    site.enter()?;
-    listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (stopper, stop) = oneshot::channel();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let stopped = site.wait_for_stop();
-            let _ = stopper.send(());
-            stopped
-        });
-        runtime.block_on(accept(listener, stop))
-    })
-}
-
-async fn accept(
-    listener: std::net::TcpListener,
-    mut stop: oneshot::Receiver<()>,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        let accepted = tokio::select! {
-            _ = &mut stop => return Ok(()),
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(e) if e.kind() == ErrorKind::ConnectionAborted => continue,
-            Err(e) => return Err(e),
-        };
-        stream.set_nodelay(true)?;
-        tokio::spawn(serve(stream));
-    }
+pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
+    runtime::run(listener, site, |stream| drop(tokio::spawn(serve(stream))))
 }
 
 /// An error is the client's, as a reset: it ends this connection.

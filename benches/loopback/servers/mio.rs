@@ -1,6 +1,8 @@
 //! mio as its documentation recommends: edge-triggered, both interests registered once, each event drained until
 //! `WouldBlock`, input and output that are not whole kept by the connection.
 
+mod offload;
+
 use super::http::Response;
 use crate::site::{READ_SIZE, Site};
 use crate::workload::Protocol;
@@ -34,6 +36,9 @@ struct Shared {
 
 pub fn run(listener: std::net::TcpListener, site: &Arc<Site>) -> io::Result<()> {
     site.enter()?;
+    if site.protocol == Protocol::Offload {
+        return offload::serve(listener, site);
+    }
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(EVENTS);
     let mut shared = Shared {

@@ -13,8 +13,10 @@ mod hyper;
 mod may_minihttp;
 mod mio;
 mod reev;
+mod runtime;
 mod tokio;
 mod tungstenite;
+mod worker;
 
 use crate::site::Site;
 use crate::workload::{Protocol, Workload};
@@ -34,9 +36,13 @@ pub struct Server {
     pub flaw: Option<&'static str>,
 }
 
-const BARE: &[Protocol] = &[Protocol::Echo, Protocol::Http, Protocol::FrameEcho];
-const REEV: &[Protocol] = &[Protocol::Echo, Protocol::Http, Protocol::WebSocket];
-const BOTH: &[Protocol] = &[Protocol::Echo, Protocol::Http];
+const BARE: &[Protocol] =
+    &[Protocol::Echo, Protocol::Http, Protocol::FrameEcho, Protocol::Offload, Protocol::Broadcast];
+const REEV: &[Protocol] =
+    &[Protocol::Echo, Protocol::Http, Protocol::WebSocket, Protocol::Offload, Protocol::Broadcast];
+const MIO: &[Protocol] = &[Protocol::Echo, Protocol::Http, Protocol::Offload];
+const TOKIO: &[Protocol] =
+    &[Protocol::Echo, Protocol::Http, Protocol::Offload, Protocol::Broadcast];
 const HTTP: &[Protocol] = &[Protocol::Http];
 const WEBSOCKET: &[Protocol] = &[Protocol::WebSocket];
 
@@ -54,11 +60,11 @@ pub const ALL: &[Server] = &[
         bare::run_bytes,
     ),
     Server::new("reev", "reev, one reactor", REEV, reev::run),
-    Server::new("mio", "mio 1, edge-triggered; HTTP parsed with httparse", BOTH, mio::run),
+    Server::new("mio", "mio 1, edge-triggered; HTTP parsed with httparse", MIO, mio::run),
     Server::new(
         "tokio",
         "tokio 1, current_thread, a task per connection; HTTP parsed with httparse",
-        BOTH,
+        TOKIO,
         tokio::run,
     ),
     Server::new("hyper", "hyper 1 on tokio 1, current_thread", HTTP, hyper::run),

@@ -1,4 +1,8 @@
-//! reev: one reactor, a zero-sized handler for echo, its HTTP/1.1 and WebSocket layers for the rest.
+//! reev: one reactor, a zero-sized handler for echo, its HTTP/1.1 and WebSocket layers, a `Remote` where another thread
+//! answers.
+
+mod fan;
+mod offload;
 
 use crate::site::Site;
 use crate::workload::Protocol;
@@ -54,6 +58,7 @@ pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
     let handle = server.handle();
     let served = Arc::clone(site);
     thread::scope(|scope| {
+        let jobs = (site.protocol == Protocol::Offload).then(|| offload::worker(scope, site));
         scope.spawn(|| {
             let stopped = site.wait_for_stop();
             handle.stop();
@@ -72,6 +77,11 @@ pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
                     reactor
                         .accept(listener, move |_| http.connection(sockets.path("/", || Messages)))
                 }
+                Protocol::Offload => {
+                    let jobs = jobs.clone().ok_or(io::ErrorKind::NotFound)?;
+                    reactor.accept(listener, move |_| offload::Offload::new(jobs.clone()))
+                }
+                Protocol::Broadcast => reactor.accept(listener, |_| fan::Member),
                 _ => reactor.accept(listener, |_| Echo),
             }
         })

@@ -1,18 +1,21 @@
 //! tokio as its tutorial does it, on the current_thread runtime: a task and a buffer for each connection, `read` and
 //! `write_all`.
 
+mod fan;
+mod offload;
+
 use super::http::Response;
+use super::runtime;
 use crate::site::{READ_SIZE, Site};
 use crate::workload::Protocol;
 use bytes::{Buf, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
+use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 
 const BUFFER_SIZE_MIN: usize = 4 * 1024;
@@ -22,48 +25,21 @@ thread_local! {
     static RESPONSE: RefCell<Response> = RefCell::new(Response::new(1));
 }
 
-pub fn run(listener: std::net::TcpListener, site: &Arc<Site>) -> io::Result<()> {
-    site.enter()?;
-    listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (stopper, stop) = oneshot::channel();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let stopped = site.wait_for_stop();
-            let _ = stopper.send(());
-            stopped
-        });
-        runtime.block_on(accept(listener, site, stop))
-    })
-}
-
-async fn accept(
-    listener: std::net::TcpListener,
-    site: &Site,
-    mut stop: oneshot::Receiver<()>,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    if site.protocol == Protocol::Http {
-        tokio::spawn(refresh());
-    }
-    loop {
-        let accepted = tokio::select! {
-            _ = &mut stop => return Ok(()),
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(e) if e.kind() == ErrorKind::ConnectionAborted => continue,
-            Err(e) => return Err(e),
-        };
-        stream.set_nodelay(true)?;
-        let _task = match site.protocol {
-            Protocol::Http => tokio::spawn(http(stream)),
-            _ => {
-                let size = site.message.clamp(BUFFER_SIZE_MIN, READ_SIZE);
-                tokio::spawn(echo(stream, size))
-            }
-        };
+pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
+    match site.protocol {
+        Protocol::Http => {
+            let mut refreshing = None;
+            runtime::run(listener, site, |stream| {
+                refreshing.get_or_insert_with(|| tokio::spawn(refresh()));
+                tokio::spawn(http(stream));
+            })
+        }
+        Protocol::Offload => offload::run(listener, site),
+        Protocol::Broadcast => fan::run(listener, site),
+        _ => {
+            let size = site.message.clamp(BUFFER_SIZE_MIN, READ_SIZE);
+            runtime::run(listener, site, |stream| drop(tokio::spawn(echo(stream, size))))
+        }
     }
 }
 
