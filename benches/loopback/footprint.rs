@@ -1,6 +1,7 @@
 //! User-space bytes for each connection, from the bench called memory: another program, because its allocator counts.
 
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,6 +25,20 @@ impl Footprint {
             return Err(io::Error::other(format!("cargo bench --bench memory: {status}")));
         }
         Ok(Footprint(serde_json::from_str(&fs::read_to_string(file)?)?))
+    }
+
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "\nbytes of user space for each of {} connections after a message\n",
+            self.connections()
+        );
+        for (workload, servers) in self.workloads() {
+            let _ = writeln!(text, "  {workload:<15}{:>11}{:>10}", "allocated", "resident");
+            for Idle { server, allocated, resident } in servers {
+                let _ = writeln!(text, "    {server:<13}{allocated:>11.1}{resident:>10.1}");
+            }
+        }
+        text
     }
 
     /// As the bench wrote it.

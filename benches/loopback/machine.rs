@@ -10,6 +10,8 @@ pub struct Machine {
     kernel: String,
     rustc: String,
     commit: String,
+    /// Before the run: how many threads wanted to run, on average over a minute.
+    load: String,
     time: SystemTime,
 }
 
@@ -17,6 +19,7 @@ impl Machine {
     pub fn this() -> Machine {
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let tree = env!("CARGO_MANIFEST_DIR");
         Machine {
             processor: model.map_or("unknown processor", |(_, name)| name).to_owned(),
@@ -27,21 +30,24 @@ impl Machine {
                 .to_owned(),
             rustc: output("rustc", &["--version"]),
             commit: output("git", &["-C", tree, "describe", "--always", "--dirty", "--abbrev=12"]),
+            load: load.split(' ').next().unwrap_or("unknown").to_owned(),
             time: SystemTime::now(),
         }
     }
 
     pub fn line(&self) -> String {
-        let Machine { processor, cores, kernel, rustc, commit, time } = self;
+        let Machine { processor, cores, kernel, rustc, commit, load, time } = self;
         let date = httpdate::fmt_http_date(*time);
-        format!("{processor}, {cores} cores; Linux {kernel}; {rustc}; commit {commit}; {date}")
+        format!(
+            "{processor}, {cores} cores; Linux {kernel}; {rustc}; commit {commit}; {date}; load average {load}"
+        )
     }
 
     pub fn json(&self) -> Value {
         let seconds = self.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         json!({
             "processor": self.processor, "cores": self.cores, "kernel": self.kernel, "rustc": self.rustc,
-            "commit": self.commit, "unix_time": seconds,
+            "commit": self.commit, "unix_time": seconds, "load_average": self.load,
         })
     }
 }

@@ -218,7 +218,11 @@ fn memory(flags: &Flags, results: &mut Results, progress: &mut Progress) {
     progress.show("memory: cargo bench --bench memory");
     let file = target().join("memory.json");
     match Footprint::measure(connections, rounds, &file) {
-        Ok(footprint) => results.footprint = Some(footprint),
+        Ok(footprint) => {
+            progress.clear();
+            print!("{}", footprint.table());
+            results.footprint = Some(footprint);
+        }
         Err(e) => progress.problem(format!("no memory: {e}")),
     }
 }
@@ -327,12 +331,6 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
         (_, true) => &scale::QUICK,
         (_, false) => &scale::FULL,
     };
-    let mut throughput = scale.throughput;
-    throughput.rounds = arguments.opt_value_from_str("--rounds")?.unwrap_or(throughput.rounds);
-    throughput.slices = arguments.opt_value_from_str("--slices")?.unwrap_or(throughput.slices);
-    if throughput.rounds == 0 || throughput.slices == 0 {
-        return Err("--rounds and --slices must be at least 1".into());
-    }
     let named: Option<String> = arguments.opt_value_from_str("--parts")?;
     let mut chosen = named.is_some();
     let find = |name: &str| PARTS.iter().find(|part| part.name == name);
@@ -354,6 +352,14 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
     let base = &servers::ALL[0];
     servers.retain(|server| server.name != base.name);
     servers.insert(0, base);
+    let asked = |w: &&Workload| servers.iter().filter(|s| s.asked(w).is_some()).count();
+    let series = workloads.iter().map(asked).sum();
+    let mut throughput = scale.throughput.within(scale.throughput_time, series);
+    throughput.rounds = arguments.opt_value_from_str("--rounds")?.unwrap_or(throughput.rounds);
+    throughput.slices = arguments.opt_value_from_str("--slices")?.unwrap_or(throughput.slices);
+    if throughput.rounds == 0 || throughput.slices == 0 {
+        return Err("--rounds and --slices must be at least 1".into());
+    }
     let cores = cores(arguments.opt_value_from_str("--cores")?)?;
     let whole = !chosen && scale.name == scale::FULL.name;
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bench");

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 pub struct Scale {
     pub name: &'static str,
+    /// With as many slices as fit into the time, and at most so many.
     pub throughput: Size,
+    pub throughput_time: Duration,
     pub latency: Size,
     pub growth: Size,
     pub timers: timers::Plan,
@@ -40,7 +42,8 @@ const fn size(rounds: usize, slices: usize, interval: Duration) -> Size {
 
 pub static FULL: Scale = Scale {
     name: "full",
-    throughput: size(9, 8, ms(60)),
+    throughput: size(7, 8, ms(60)),
+    throughput_time: Duration::from_secs(360),
     latency: size(5, 4, ms(100)),
     growth: size(5, 3, ms(60)),
     timers: timers::Plan {
@@ -55,6 +58,7 @@ pub static FULL: Scale = Scale {
 pub static QUICK: Scale = Scale {
     name: "quick",
     throughput: size(3, 2, ms(60)),
+    throughput_time: Duration::from_secs(30),
     latency: size(1, 2, ms(100)),
     growth: size(1, 2, ms(60)),
     timers: timers::Plan { sizes: &[1_000, 10_000, 100_000], rounds: 3, interval: ms(10) },
@@ -66,6 +70,7 @@ pub static QUICK: Scale = Scale {
 pub static TINY: Scale = Scale {
     name: "tiny",
     throughput: size(1, 1, ms(5)),
+    throughput_time: Duration::ZERO,
     latency: size(1, 1, ms(5)),
     growth: size(1, 1, ms(5)),
     timers: timers::Plan { sizes: &[100, 1_000], rounds: 1, interval: ms(1) },
@@ -74,6 +79,13 @@ pub static TINY: Scale = Scale {
 };
 
 impl Size {
+    /// With fewer slices, if so many series would take longer than this.
+    pub fn within(self, time: Duration, series: usize) -> Size {
+        let each = (self.warm_up + self.interval) * (self.rounds * series.max(1)) as u32;
+        let fitting = (time.as_nanos() / each.as_nanos()) as usize;
+        Size { slices: fitting.clamp(1, self.slices), ..self }
+    }
+
     pub fn closed_loop(self, server_core: Option<usize>) -> measure::Plan {
         let Size { rounds, slices, interval, warm_up } = self;
         measure::Plan { rounds, slices, warm_up, interval, server_core }
