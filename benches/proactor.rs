@@ -32,6 +32,7 @@ cargo bench --bench proactor -- [flags]
   --slice MS       milliseconds of each server in a round (150)
   --sizes B,B...   bytes of a message (128,1024,4096,65536,131072)
   --conns N,N...   connections in parallel (1,128,1024)
+  --servers S,S... only these servers (the first, blocking, always runs: ratios are to it)
   --pin            the client on the first core, all threads of the server on the last
   --crowds N,N...  clients for the completion time (1000 to 12000 by thousands)
   --crowd-rounds N rounds of those (5)
@@ -49,6 +50,7 @@ struct Flags {
     conns: Vec<usize>,
     crowds: Vec<usize>,
     crowd_rounds: usize,
+    servers: Vec<&'static Server>,
     pin: bool,
     echo: bool,
     crowd: bool,
@@ -123,7 +125,14 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
     let slice = arguments.opt_value_from_str("--slice")?.unwrap_or(if quick { 40 } else { 150 });
     let crowd_rounds =
         arguments.opt_value_from_str("--crowd-rounds")?.unwrap_or(if quick { 2 } else { 5 });
+    let only: Option<String> = arguments.opt_value_from_str("--servers")?;
+    let mut servers: Vec<&Server> = SERVERS.iter().collect();
+    if let Some(only) = only {
+        let wanted: Vec<&str> = only.split(',').collect();
+        servers.retain(|server| wanted.contains(&server.name) || server.name == SERVERS[0].name);
+    }
     let flags = Flags {
+        servers,
         rounds,
         slice: Duration::from_millis(slice),
         sizes,
@@ -174,18 +183,19 @@ fn echo(flags: &Flags, size: usize, conns: usize) -> Result<()> {
     if flags.pin {
         servers::pin(false);
     }
-    let mut all: Vec<Vec<clients::Work>> = SERVERS.iter().map(|_| Vec::new()).collect();
+    let servers = &flags.servers;
+    let mut all: Vec<Vec<clients::Work>> = servers.iter().map(|_| Vec::new()).collect();
     for round in 0..flags.rounds {
-        for i in 0..SERVERS.len() {
-            let at = (i + round) % SERVERS.len();
-            eprint!("\r{size} B, {conns} connections, round {round}: {:<12}", SERVERS[at].name);
-            all[at].push(slice(&SERVERS[at], size, conns, flags)?);
+        for i in 0..servers.len() {
+            let at = (i + round) % servers.len();
+            eprint!("\r{size} B, {conns} connections, round {round}: {:<12}", servers[at].name);
+            all[at].push(slice(servers[at], size, conns, flags)?);
         }
     }
     eprint!("\r{:60}\r", "");
     println!("\necho of {size} B, {conns} connections");
     println!("  server         messages/s     MB/s  ratio (quartiles)      CPU us/message");
-    for (server, works) in SERVERS.iter().zip(&all) {
+    for (server, works) in servers.iter().zip(&all) {
         let rate = Quartiles::of(works.iter().map(clients::Work::rate));
         let ratio =
             Quartiles::of(works.iter().zip(&all[0]).map(|(work, bare)| work.rate() / bare.rate()));
@@ -207,9 +217,9 @@ fn echo(flags: &Flags, size: usize, conns: usize) -> Result<()> {
 }
 
 fn crowds(flags: &Flags, open_files: u64) -> Result<()> {
-    let measured = ["reev", "tokio"].map(|name| {
-        SERVERS.iter().find(|server| server.name == name).expect("a server of this name")
-    });
+    // A thread for each of thousands of connections is no contest.
+    let mut measured = flags.servers.clone();
+    measured.retain(|server| ["reev", "tokio"].contains(&server.name));
     let mut times: Vec<Vec<(usize, f64)>> = measured.iter().map(|_| Vec::new()).collect();
     for &count in &flags.crowds {
         if count as u64 + 200 > open_files {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread::{self, JoinHandle};
 
-use reev::proactor::{Conn, Delegator, Kind, Watcher, WatcherConfig};
+use reev::proactor::{Conn, Deadline, Delegator, Kind, Watcher, WatcherConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -97,16 +97,12 @@ impl Reev {
             }
             while let Ok(completions) = watcher.wait() {
                 for done in completions {
-                    let mut buffer = done.buffer.unwrap_or_default();
+                    let buffer = done.buffer.unwrap_or_default();
                     let _ = match (done.kind, &done.result, done.bytes) {
                         (Kind::Read, Ok(()), n @ 1..) => {
-                            buffer.truncate(n);
-                            done.conn.write((), buffer)
+                            done.conn.write_part((), buffer, 0..n, Deadline::None)
                         }
-                        (Kind::Write, Ok(()), _) => {
-                            buffer.resize(size, 0);
-                            done.conn.read((), Some(buffer))
-                        }
+                        (Kind::Write, Ok(()), _) => done.conn.read((), Some(buffer)),
                         _ => Ok(done.conn.free()),
                     };
                 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -115,7 +116,7 @@ impl<T> Conn<T> {
     /// # Errors
     /// As of [`Conn::read`].
     pub fn write(&self, context: T, buffer: Vec<u8>) -> Result<(), Refused<T>> {
-        self.submit_write(context, Source::One(buffer), Deadline::None)
+        self.write_by(context, buffer, Deadline::None)
     }
 
     /// [`Conn::write`] with a deadline. At the deadline the rest is dropped, and
@@ -130,7 +131,28 @@ impl<T> Conn<T> {
         buffer: Vec<u8>,
         deadline: Deadline,
     ) -> Result<(), Refused<T>> {
-        self.submit_write(context, Source::One(buffer), deadline)
+        let all = 0..buffer.len();
+        self.submit_write(context, Source::One(buffer, all), deadline)
+    }
+
+    /// Writes a part of `buffer`, such as the bytes that a read has filled. The buffer comes back
+    /// whole, to be read into again.
+    ///
+    /// # Errors
+    /// As of [`Conn::read`].
+    ///
+    /// # Panics
+    /// If `part` is not within `buffer`.
+    pub fn write_part(
+        &self,
+        context: T,
+        buffer: Vec<u8>,
+        part: Range<usize>,
+        deadline: Deadline,
+    ) -> Result<(), Refused<T>> {
+        let within = part.start <= part.end && part.end <= buffer.len();
+        assert!(within, "{part:?} is not within a buffer of {} bytes", buffer.len());
+        self.submit_write(context, Source::One(buffer, part), deadline)
     }
 
     /// Writes several buffers as if they were one, without joining them (sendmsg(2)).
@@ -165,7 +187,7 @@ impl<T> Conn<T> {
     fn submit_write(&self, context: T, from: Source, deadline: Deadline) -> Result<(), Refused<T>> {
         let write = Write::new(context, from, deadline.instant(now));
         self.0.submit_write(write).map_err(|Write { context, from, .. }| match from {
-            Source::One(buffer) => Refused { context, buffer: Some(buffer), pieces: Vec::new() },
+            Source::One(buffer, _) => Refused { context, buffer: Some(buffer), pieces: Vec::new() },
             Source::Pieces(pieces) => Refused { context, buffer: None, pieces },
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -58,21 +59,23 @@ impl Destination {
 
 /// The bytes of a write.
 pub(crate) enum Source {
-    One(Vec<u8>),
+    /// A part of a buffer.
+    One(Vec<u8>, Range<usize>),
     Pieces(Vec<Vec<u8>>),
 }
 
 impl Source {
-    pub(crate) fn pieces(&self) -> &[Vec<u8>] {
+    fn len(&self) -> usize {
         match self {
-            Source::One(buffer) => std::slice::from_ref(buffer),
-            Source::Pieces(pieces) => pieces,
+            Source::One(_, part) => part.len(),
+            Source::Pieces(pieces) => pieces.iter().map(Vec::len).sum(),
         }
     }
 
+    /// The buffers, as they go back.
     pub(crate) fn back(self) -> Buffers {
         match self {
-            Source::One(buffer) => Buffers::One(buffer),
+            Source::One(buffer, _) => Buffers::One(buffer),
             Source::Pieces(pieces) => Buffers::Pieces(pieces),
         }
     }
@@ -115,7 +118,7 @@ pub(crate) struct Write<T> {
     pub(crate) len: usize,
     /// Bytes that the system has taken.
     pub(crate) done: usize,
-    /// Where the rest begins: a piece, and how much of it went.
+    /// Where the rest of several pieces begins: a piece, and how much of it went.
     piece: usize,
     offset: usize,
     pub(crate) deadline: Option<Instant>,
@@ -123,22 +126,29 @@ pub(crate) struct Write<T> {
 
 impl<T> Write<T> {
     pub(crate) fn new(context: T, from: Source, deadline: Option<Instant>) -> Write<T> {
-        let len = from.pieces().iter().map(Vec::len).sum();
+        let len = from.len();
         Write { context, from, len, done: 0, piece: 0, offset: 0, deadline }
     }
 
     /// What is to be sent next: all that is left, or as much as one call takes.
     pub(crate) fn slices(&self) -> ArrayVec<IoSlice<'_>, IOVECS_MAX> {
         let mut slices = ArrayVec::new();
-        let mut offset = self.offset;
-        for piece in &self.from.pieces()[self.piece..] {
-            if slices.is_full() {
-                break;
+        match &self.from {
+            Source::One(buffer, part) => {
+                slices.push(IoSlice::new(&buffer[part.start + self.done..part.end]));
             }
-            if piece.len() > offset {
-                slices.push(IoSlice::new(&piece[offset..]));
+            Source::Pieces(pieces) => {
+                let mut offset = self.offset;
+                for piece in &pieces[self.piece..] {
+                    if slices.is_full() {
+                        break;
+                    }
+                    if piece.len() > offset {
+                        slices.push(IoSlice::new(&piece[offset..]));
+                    }
+                    offset = 0;
+                }
             }
-            offset = 0;
         }
         slices
     }
@@ -146,16 +156,18 @@ impl<T> Write<T> {
     /// Notes that the system took `n` bytes more.
     pub(crate) fn advance(&mut self, mut n: usize) {
         self.done += n;
-        let Write { from, piece, offset, .. } = self;
-        while let Some(current) = from.pieces().get(*piece) {
-            let left = current.len() - *offset;
+        let Source::Pieces(pieces) = &self.from else {
+            return;
+        };
+        while let Some(current) = pieces.get(self.piece) {
+            let left = current.len() - self.offset;
             if n < left {
-                *offset += n;
+                self.offset += n;
                 return;
             }
             n -= left;
-            *piece += 1;
-            *offset = 0;
+            self.piece += 1;
+            self.offset = 0;
         }
     }
 }

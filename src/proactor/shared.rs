@@ -41,9 +41,6 @@ struct Polling<T> {
     unpolled: u32,
 }
 
-/// As good as for ever.
-const LONG: Duration = Duration::from_secs(3600);
-
 impl<T> Shared<T> {
     pub(crate) fn new(swap_max: usize, chunk_len: usize) -> io::Result<Shared<T>> {
         let (native, bell) = Native::new(HARVEST_MAX)?;
@@ -124,7 +121,7 @@ impl<T> Shared<T> {
         loop {
             let wait = match (timeout, until) {
                 (Some(Duration::ZERO), _) => Wait::No,
-                (_, None) => Wait::AtMost(LONG),
+                (_, None) => Wait::Forever,
                 (_, Some(until)) => match until.saturating_duration_since(Instant::now()) {
                     Duration::ZERO => Wait::No,
                     left => Wait::AtMost(left),

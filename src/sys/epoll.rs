@@ -109,6 +109,7 @@ impl Epoll {
         let timeout = match wait {
             Wait::No => Duration::ZERO,
             Wait::AtMost(timeout) => timeout,
+            Wait::Forever => return self.wait_forever(),
         };
         let precise = !timeout.is_zero() && !self.coarse;
         let n = if precise { self.wait_precise(timeout) } else { self.wait_coarse(timeout) };
@@ -122,6 +123,22 @@ impl Epoll {
                 }
                 _ => Err(error),
             }
+        })
+    }
+
+    fn wait_forever(&mut self) -> io::Result<usize> {
+        // SAFETY: the events are as many as is said and exclusively borrowed.
+        let n = unsafe {
+            libc::epoll_wait(
+                self.poller.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as i32,
+                -1,
+            )
+        };
+        usize::try_from(n).or_else(|_| match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            error => Err(error),
         })
     }
 

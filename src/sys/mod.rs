@@ -97,6 +97,12 @@ pub(crate) const DOORBELL: ConnId = ConnId::NONE;
 pub(crate) enum Wait {
     No,
     AtMost(Duration),
+    /// Until something happens: no timer is set up.
+    #[cfg_attr(
+        not(feature = "proactor"),
+        expect(dead_code, reason = "a reactor looks now and then")
+    )]
+    Forever,
 }
 
 /// A socket that is not in a slot yet.
