@@ -171,6 +171,15 @@ pub(crate) const SWAP_BUFFER_MIN: usize = 4 << 10;
 #[cfg(feature = "proactor")]
 pub(crate) const SWAP_BUFFER_MAX: usize = 1 << 30;
 
+/// Reads of a paired connection of at least this many bytes are large, ...
+pub(crate) const SPLICE_MIN: usize = 16 << 10;
+/// ... and after so many of them in a row its bytes go through a pipe. By the bench `outbound` that
+/// costs no more than copying from 16 KiB on, and half or less from 64 KiB on.
+pub(crate) const SPLICE_AFTER: u8 = 4;
+/// Bytes that go through the pipe in one pass; what is left of them is queued.
+pub(crate) const SPLICE_MAX: usize = 256 << 10;
+/// The size of the pipe: a piece of the network's fills a page of it, however small it is.
+pub(crate) const PIPE_SIZE: i32 = 1 << 20;
 /// 64 KiB, and room for what is copied in front of them or frames them: a message of 64 KiB with
 /// its header comes in one piece.
 const READ_BUFFER: usize = (64 << 10) + TAIL_COPY_MAX;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::addr::Addr;
 use crate::buf::{Gauge, OutQueue, Tail};
+use crate::config::SPLICE_MIN;
 use crate::datagram_queue::Datagrams;
 use crate::handler::ConnId;
 use crate::remote::RemoteState;
@@ -100,6 +101,8 @@ impl Flags {
     pub(crate) const PAIR_PAUSED: Flags = Flags(1 << 24);
     /// The partner's peer sent its FIN: it is passed on behind the output.
     pub(crate) const FIN_DUE: Flags = Flags(1 << 25);
+    /// The partner goes on only when all that waits is gone: it passes on through a pipe.
+    pub(crate) const PAIR_SPLICED: Flags = Flags(1 << 27);
     /// That FIN was sent.
     pub(crate) const FIN_SENT: Flags = Flags(1 << 26);
 
@@ -167,6 +170,8 @@ pub(crate) struct Extra {
     pub(crate) datagrams: Option<Box<Datagrams>>,
     /// The other side of a paired connection; it counts while that flag is set.
     pub(crate) partner: ConnId,
+    /// Reads of a paired connection that were large, since one that was not.
+    pub(crate) large_reads: u8,
 }
 
 impl Extra {
@@ -273,6 +278,12 @@ impl Conn {
         }
     }
 
+    /// Notes the length of a read of a paired connection.
+    pub(crate) fn count_large(&mut self, n: usize) {
+        let extra = self.extra_mut();
+        extra.large_reads = if n >= SPLICE_MIN { extra.large_reads.saturating_add(1) } else { 0 };
+    }
+
     /// Whether nothing is read for now.
     #[inline]
     pub(crate) fn reading_rests(&self) -> bool {
@@ -281,6 +292,14 @@ impl Conn {
             false => Flags::READ_RESTS,
         };
         self.flags.any(rests)
+    }
+
+    /// Whether so little is queued that the partner may be read again.
+    pub(crate) fn pair_drained(&self, output_low: usize) -> bool {
+        match self.flags.any(Flags::PAIR_SPLICED) {
+            true => self.out.is_none(),
+            false => self.queued() <= output_low,
+        }
     }
 
     /// Bytes queued because the kernel did not take them.

@@ -320,7 +320,7 @@ impl Dispatcher {
         }
         if let Some(conn) = self.core.conns.get(id.0)
             && conn.flags.any(Flags::PAIR_FULL)
-            && (failed || conn.queued() <= self.core.config.output_low)
+            && (failed || conn.pair_drained(self.core.config.output_low))
         {
             self.core.pair_drained(id);
         }

@@ -3,16 +3,22 @@
 //! Each side has a flag for what the other waits for. Output of one side above the high mark
 //! rests the reading of the other (`PAIR_PAUSED`), not its own: a peer that reads nothing may
 //! still have much to say.
+//!
+//! Bytes go through the read buffer, or, once reads are large, through a pipe of the kernel that
+//! does not copy them. What does not go through is queued as ever, so the pipe is empty between
+//! two passes, and all the rest (marks, FINs, ends) sees no difference.
 
 use std::io;
 
 use crate::close::Close;
+use crate::config::{SPLICE_AFTER, SPLICE_MAX};
 use crate::conn::{Flags, Kind};
 use crate::core::Core;
 use crate::ctx::Ctx;
 use crate::dispatch::Dispatcher;
 use crate::handler::ConnId;
 use crate::reactor::Reactor;
+use crate::sys::splice::Passed;
 
 impl Ctx<'_> {
     /// Joins this connection with `other` of the same reactor: what is read on either side is
@@ -141,7 +147,7 @@ impl Core {
     /// `id` owes little again.
     pub(crate) fn pair_drained(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id.0) {
-            conn.flags.remove(Flags::PAIR_FULL);
+            conn.flags.remove(Flags::PAIR_FULL | Flags::PAIR_SPLICED);
         }
         if let Some(partner) = self.partner(id) {
             self.pair_resume(partner);
@@ -172,7 +178,7 @@ impl Core {
         for side in [id, partner] {
             self.pair_resume(side);
             if let Some(conn) = self.conns.get_mut(side.0) {
-                conn.flags.remove(Flags::PAIRED | Flags::PAIR_FULL);
+                conn.flags.remove(Flags::PAIRED | Flags::PAIR_FULL | Flags::PAIR_SPLICED);
             }
         }
         match why {
@@ -212,6 +218,14 @@ impl Dispatcher {
         over
     }
 
+    /// Whether what comes on `id` is worth a pipe, and overtakes nothing there.
+    fn splices(&self, id: ConnId, partner: ConnId) -> bool {
+        let conn = self.core.conns.get(id.0).and_then(|conn| conn.extra());
+        let other = self.core.conns.get(partner.0);
+        conn.is_some_and(|extra| extra.large_reads >= SPLICE_AFTER)
+            && other.is_some_and(|conn| conn.out.is_none() && !conn.flags.any(Flags::OUTPUT_SHUT))
+    }
+
     /// Writes `data` to `partner` as if its handler did.
     fn pass_on(&mut self, partner: ConnId, data: &[u8]) {
         self.core.begin(partner);
@@ -228,6 +242,10 @@ impl Reactor {
         let Some(partner) = dispatcher.core.partner(id) else {
             return;
         };
+        if dispatcher.splices(id, partner) && self.splice(id, partner) {
+            return;
+        }
+        let dispatcher = &mut self.dispatcher; // or else by way of the read buffer
         let received = dispatcher.backend.recv(id.index(), &mut self.read_buffer);
         let Some(conn) = dispatcher.core.conns.get_mut(id.0) else {
             return;
@@ -236,6 +254,7 @@ impl Reactor {
             Ok(0) => self.peer_finished(id),
             Ok(n) => {
                 conn.received(dispatcher.core.now_ms);
+                conn.count_large(n);
                 dispatcher.core.shared.counters.bytes_in.add(n as u64);
                 dispatcher.pass_on(partner, &self.read_buffer[..n]);
             }
@@ -245,6 +264,55 @@ impl Reactor {
                 dispatcher.settle();
             }
         }
+    }
+
+    /// One pass through the pipe. False: it does not work here, and nothing is done.
+    fn splice(&mut self, id: ConnId, partner: ConnId) -> bool {
+        let Dispatcher { backend, core, .. } = &mut self.dispatcher;
+        let Core { conns, queued, shared, now_ms, .. } = core;
+        let Some(other) = conns.get_mut(partner.0) else {
+            return false;
+        };
+        let passed = backend.descriptor(id.index()).and_then(|from| {
+            let to = backend.descriptor(partner.index())?;
+            self.splicer.pass(from, to, SPLICE_MAX, |piece| other.queue(queued).push(piece))
+        });
+        let Passed { taken, sent, error } = match passed {
+            Ok(Passed { taken: 0, .. }) => {
+                self.peer_finished(id);
+                return true;
+            }
+            Ok(passed) => passed,
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return true,
+                io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => return false,
+                _ => {
+                    core.doom(id, Close::Io(error));
+                    self.dispatcher.settle();
+                    return true;
+                }
+            },
+        };
+        shared.counters.bytes_in.add(taken as u64);
+        shared.counters.bytes_out.add(sent as u64);
+        shared.counters.bytes_spliced.add(sent as u64);
+        other.sent(sent, *now_ms);
+        let all = sent == taken;
+        if let Some(error) = error {
+            other.fail_output(error);
+        } else if !all {
+            other.flags.insert(Flags::BLOCKED | Flags::PAIR_SPLICED);
+        }
+        if let Some(conn) = conns.get_mut(id.0) {
+            conn.received(*now_ms);
+            conn.count_large(taken);
+        }
+        if !all {
+            core.pair_full(partner);
+            core.touch(partner);
+            self.dispatcher.settle();
+        }
+        true
     }
 
     /// Passes on what a handler had left untaken.

@@ -19,6 +19,7 @@ use crate::isolate::isolated;
 use crate::mail::{Mail, ReactorShared};
 use crate::shutdown::ShuttingDown;
 use crate::source::Readiness;
+use crate::sys::splice::Splicer;
 use crate::sys::{Backend, DOORBELL, Event, Wait};
 use crate::timer::{Fired, Purpose, TimerId};
 
@@ -66,6 +67,7 @@ pub struct Reactor {
     pub(crate) listeners: Vec<Listening>,
     /// Datagram sockets of the server, by `DatagramId`, until they are served.
     pub(crate) datagram_sockets: Vec<Option<DatagramPart>>,
+    pub(crate) splicer: Splicer,
     pub(crate) inbox: VecDeque<Mail>,
     mail_left: bool,
     due: Vec<TimerId>,
@@ -89,6 +91,7 @@ impl Reactor {
             read_buffer,
             listeners,
             datagram_sockets: Vec::new(),
+            splicer: Splicer::default(),
             inbox: VecDeque::new(),
             mail_left: false,
             due: Vec::new(),

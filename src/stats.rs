@@ -40,6 +40,7 @@ pub(crate) struct Counters {
     pub(crate) closed: [Counter; close::KINDS],
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    pub(crate) bytes_spliced: Counter,
     pub(crate) datagrams_in: Counter,
     pub(crate) datagrams_out: Counter,
     pub(crate) datagrams_dropped: Counter,
@@ -89,6 +90,8 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Bytes the system took for sending.
     pub bytes_out: u64,
+    /// Of these, bytes of paired connections that went from socket to socket without a copy.
+    pub bytes_spliced: u64,
     /// Datagrams received.
     pub datagrams_in: u64,
     /// Datagrams the system took for sending.
@@ -139,6 +142,7 @@ impl Counters {
             closed: std::array::from_fn(|kind| self.closed[kind].value()),
             bytes_in: self.bytes_in.value(),
             bytes_out: self.bytes_out.value(),
+            bytes_spliced: self.bytes_spliced.value(),
             datagrams_in: self.datagrams_in.value(),
             datagrams_out: self.datagrams_out.value(),
             datagrams_dropped: self.datagrams_dropped.value(),
@@ -167,6 +171,7 @@ impl Stats {
             closed: std::array::from_fn(|kind| sum.closed[kind] + one.closed[kind]),
             bytes_in: sum.bytes_in + one.bytes_in,
             bytes_out: sum.bytes_out + one.bytes_out,
+            bytes_spliced: sum.bytes_spliced + one.bytes_spliced,
             datagrams_in: sum.datagrams_in + one.datagrams_in,
             datagrams_out: sum.datagrams_out + one.datagrams_out,
             datagrams_dropped: sum.datagrams_dropped + one.datagrams_dropped,

@@ -5,6 +5,7 @@ mod common;
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -254,6 +255,134 @@ fn through_real_sockets_both_ways_at_once() {
     assert!(a.join().unwrap() == (down, None));
     assert!(b.join().unwrap() == (up, None));
     until("both are closed", || proxy.handle.stats()[0].open == 0);
+}
+
+/// Two ends of what is relayed between sockets of a kind, and the proxy.
+fn ends(unix: bool) -> (Serving, UnixOrTcp, UnixOrTcp) {
+    if !unix {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = proxy(listener.local_addr().unwrap());
+        let client = proxy.connect();
+        let (server, _) = listener.accept().unwrap();
+        return (proxy, client.into(), server.into());
+    }
+    let proxy = proxy("127.0.0.1:1".parse().unwrap());
+    let (ours, client) = UnixStream::pair().unwrap();
+    let (theirs, server) = UnixStream::pair().unwrap();
+    proxy.ask(move |reactor| {
+        let front = reactor.adopt(ours, Quiet).unwrap();
+        reactor.adopt(theirs, Back { front, log: None }).unwrap();
+    });
+    (proxy, client.into(), server.into())
+}
+
+/// The other side of `Back`, without an upstream of its own.
+struct Quiet;
+
+impl EvHandler for Quiet {}
+
+/// A stream of either kind by its descriptor, blocking.
+type UnixOrTcp = socket2::Socket;
+
+/// What goes through the pipe arrives whole and in order, in both directions, while receivers
+/// rest again and again, and the FIN comes behind it.
+/// Planted: what the receiver does not take is dropped.
+#[test]
+fn long_streams_go_through_a_pipe_whole() {
+    for unix in [false, true] {
+        let (proxy, client, server) = ends(unix);
+        let (up, down) = (pattern(48 << 20, 1), pattern(24 << 20, 2));
+        let talk = |stream: UnixOrTcp, data: Vec<u8>, rest: u64| {
+            std::thread::spawn(move || {
+                let mut writer = stream.try_clone().unwrap();
+                let writing = std::thread::spawn(move || {
+                    writer.write_all(&data).unwrap();
+                    writer.shutdown(Shutdown::Write).unwrap();
+                });
+                let (mut received, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
+                loop {
+                    let n = (&stream).read(&mut buffer).unwrap();
+                    received.extend_from_slice(&buffer[..n]);
+                    if n == 0 {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_micros(rest));
+                }
+                writing.join().unwrap();
+                received
+            })
+        };
+        let (a, b) = (talk(client, up.clone(), 300), talk(server, down.clone(), 50));
+        assert!(a.join().unwrap() == down, "unix {unix}: to the client");
+        assert!(b.join().unwrap() == up, "unix {unix}: to the server");
+        until("both are closed", || proxy.handle.stats()[0].open == 0);
+        let stats = &proxy.handle.stats()[0];
+        assert_eq!((stats.bytes_in, stats.bytes_out), (72 << 20, 72 << 20));
+        assert_eq!((stats.paused, stats.output_queued), (0, 0));
+        if cfg!(any(target_os = "linux", target_os = "android")) {
+            assert!(stats.bytes_spliced > 8 << 20, "{} bytes spliced", stats.bytes_spliced);
+        }
+    }
+}
+
+/// A receiver that reads nothing stops the sender, and little waits meanwhile; then it goes on.
+#[test]
+fn a_receiver_that_rests_stops_a_stream_through_the_pipe() {
+    let (proxy, client, server) = ends(false);
+    let data = pattern(64 << 20, 3);
+    let sent = data.clone();
+    let writing = std::thread::spawn(move || {
+        (&client).write_all(&sent).unwrap();
+        client
+    });
+    let moved = || proxy.handle.stats()[0].bytes_in;
+    // First it flows, then it does not.
+    let mut received = vec![0; 16 << 20];
+    (&server).read_exact(&mut received).unwrap();
+    let mut before = 0;
+    until("it stands", || {
+        std::thread::sleep(Duration::from_millis(30));
+        std::mem::replace(&mut before, moved()) == moved()
+    });
+    let stats = &proxy.handle.stats()[0];
+    assert!(stats.output_queued <= 512 << 10, "{} bytes queued", stats.output_queued);
+    assert!(stats.bytes_in < 64 << 20, "the sender is not stopped");
+    assert!(proxy.turns_at_rest() < 10);
+    let mut rest = vec![0; (64 << 20) - received.len()];
+    (&server).read_exact(&mut rest).unwrap();
+    received.extend(rest);
+    assert!(received == data);
+    drop(writing.join().unwrap());
+    assert_eq!((&server).read(&mut [0]).unwrap(), 0);
+}
+
+/// A reset by either end of a stream through the pipe ends both sides with it.
+/// Planted: an error of the splice is taken for the peer's FIN; one of the receiver is ignored.
+#[test]
+fn a_reset_in_a_stream_through_the_pipe_is_passed_on() {
+    for by_the_sender in [true, false] {
+        let (proxy, client, server) = ends(false);
+        let data = vec![7; 16 << 20];
+        let writer = client.try_clone().unwrap();
+        let writing = std::thread::spawn(move || (&writer).write_all(&data));
+        let mut received = vec![0; 4 << 20];
+        (&server).read_exact(&mut received).unwrap();
+        if by_the_sender {
+            (&server).read_exact(&mut vec![0; 12 << 20]).unwrap();
+            writing.join().unwrap().unwrap();
+            client.set_linger(Some(Duration::ZERO)).unwrap();
+            drop(client);
+            let end = (&server).read(&mut [0]);
+            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        } else {
+            server.set_linger(Some(Duration::ZERO)).unwrap();
+            drop(server);
+            let failed = writing.join().unwrap().unwrap_err();
+            let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+            assert!(kinds.contains(&failed.kind()), "{failed}");
+        }
+        until("both are gone", || proxy.handle.stats()[0].open == 0);
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(crate) mod listen;
 pub(crate) mod net;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
+pub(crate) mod splice;
 pub(crate) mod steer;
 
 pub(crate) use epoll::Epoll as Native;
