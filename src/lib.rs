@@ -90,6 +90,133 @@
 //! # Ok::<(), io::Error>(())
 //! ```
 //!
+//! # The other half: connecting out, and what is no stream
+//!
+//! A handler connects by [`Ctx::connect`], [`Reactor::connect`] or [`Handle::connect`]; what it
+//! writes meanwhile waits. [`Ctx::pair`] joins two connections of a reactor, so that each passes
+//! on what the other reads, with back-pressure, half-closes and ends: a proxy needs no more.
+//!
+//! ```no_run
+//! use std::io;
+//! use reev::{ConnId, ConnectOptions, Ctx, EvHandler};
+//!
+//! /// A client of a proxy, not read until there is somebody to read for.
+//! struct Client;
+//!
+//! impl EvHandler for Client {
+//!     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+//!         cx.pause_reads();
+//!         cx.connect("tcp://backend.example:80", &ConnectOptions::default(), Backend(cx.id()));
+//!         Ok(())
+//!     }
+//! }
+//!
+//! struct Backend(ConnId);
+//!
+//! impl EvHandler for Backend {
+//!     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+//!         if !cx.pair(self.0) {
+//!             cx.abort(); // the client has left
+//!         }
+//!         Ok(())
+//!     }
+//!
+//!     fn on_connect_fail(&mut self, cx: &mut Ctx<'_>, error: io::Error) {
+//!         log::warn!("{error}");
+//!         if let Some(mut client) = cx.conn(self.0) {
+//!             client.abort();
+//!         }
+//!     }
+//! }
+//! # reev::serve("127.0.0.1:8000", |_peer| Client)?;
+//! # Ok::<(), io::Error>(())
+//! ```
+//!
+//! A [`Pool`] keeps connections to several backends and lends them to handlers, which wait in
+//! order where there are too few:
+//!
+//! ```no_run
+//! # use std::io;
+//! # use reev::{Config, Ctx, EvHandler, Pool, PoolOptions, Server};
+//! struct Question(Pool);
+//!
+//! impl EvHandler for Question {
+//!     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+//!         cx.write(b"PING\r\n"); // lent a connection
+//!         Ok(())
+//!     }
+//!
+//!     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+//!         self.0.release(cx); // and back it goes
+//!         Ok(data.len())
+//!     }
+//! }
+//!
+//! # struct Ticker(Pool);
+//! # impl EvHandler for Ticker {
+//! #     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+//! self.0.acquire(cx, Question(self.0.clone()));
+//! # Ok(()) } }
+//! # Server::new(Config::default())?.run(|reactor| {
+//! let pool = reactor.pool(&["10.0.0.1:6379", "10.0.0.2:6379"], PoolOptions::default())?;
+//! # reactor.add(Ticker(pool)); Ok(()) })?;
+//! # Ok::<(), io::Error>(())
+//! ```
+//!
+//! Datagrams, of UDP and Unix sockets, come to one handler for all peers. What arrives together
+//! is taken with one system call, and what is answered leaves with one:
+//!
+//! ```no_run
+//! # use std::io;
+//! # use reev::{Addr, Config, Ctx, DatagramOptions, EvHandler, Server};
+//! struct Echo;
+//!
+//! impl EvHandler for Echo {
+//!     fn on_datagram(&mut self, cx: &mut Ctx<'_>, data: &mut [u8], from: &Addr) -> io::Result<()> {
+//!         cx.send_to(from, data);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let mut server = Server::new(Config::default())?;
+//! let socket = server.bind_datagrams("udp://127.0.0.1:7007", &DatagramOptions::default())?;
+//! server.run(move |reactor| reactor.serve_datagrams(socket, Echo).map(drop))?;
+//! # Ok::<(), io::Error>(())
+//! ```
+//!
+//! Any other descriptor that the poller takes is a *source*: [`Ctx::add_source`] watches it, and
+//! its handler's `on_ready` is told a [`Readiness`]. [`Ctx::adopt`] takes a stream made elsewhere
+//! into the reactor, [`Ctx::detach`] lets one go, with what it has not read and not sent:
+//!
+//! ```no_run
+//! # use std::io;
+//! # use std::net::TcpStream;
+//! # use reev::{Ctx, EvHandler, Readiness};
+//! struct Bell;
+//!
+//! impl EvHandler for Bell {
+//!     fn on_ready(&mut self, cx: &mut Ctx<'_>, ready: Readiness) -> io::Result<()> {
+//!         if ready.error {
+//!             cx.close();
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//! # struct Echo;
+//! # impl EvHandler for Echo {}
+//! # struct Owner;
+//! # impl EvHandler for Owner {
+//! #     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+//!
+//! let (reader, writer) = io::pipe()?;
+//! cx.add_source(reader, Readiness::READ, Bell)?;
+//! let id = cx.adopt(TcpStream::connect("127.0.0.1:7000")?, Echo)?;
+//! if let Some(mut conn) = cx.conn(id) {
+//!     conn.detach(|left| println!("{:?}: {} bytes to send", left.socket, left.unsent.len()));
+//! }
+//! # drop(writer); Ok(()) } }
+//! ```
+//!
 //! # Features
 //!
 //! - `http1` (default): `reev::http1`, HTTP/1.1 for servers: a codec without I/O, and the handler on it.
