@@ -5,9 +5,10 @@
 #[path = "support/tree.rs"]
 mod tree;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use tree::{files, has_word};
+use tree::{code, files, has_word};
 
 #[track_caller]
 fn none(what: &str, found: &[String]) {
@@ -29,7 +30,6 @@ const NOT_SHOWN: [(&str, &[&str]); 7] = [
             "is_bodyless",
             "is_datagram",
             "is_deflated",
-            "is_empty",
             "is_interim",
             "is_partial",
             "is_streaming",
@@ -203,4 +203,63 @@ fn every_public_item_is_shown_or_has_a_reason_not_to() {
     none("public items that no example shows", &missing);
     let shown = excused.iter().filter(|name| !seen.contains(**name)).map(|name| (*name).to_owned());
     none("excused, but shown by now or gone", &shown.collect::<Vec<_>>());
+}
+
+/// A page or a note of the project's root.
+fn page(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The cells of a table's row.
+fn cells(line: &str) -> Vec<&str> {
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// The blocks of unsafe code under src/sys/, by file and function.
+fn unsafe_blocks() -> BTreeMap<(String, String), usize> {
+    let mut blocks = BTreeMap::new();
+    for (file, text) in files("src/sys", &["rs"]) {
+        let mut function = String::new();
+        for line in text.lines() {
+            let code = code(line);
+            if let Some((before, after)) = code.split_once("fn ")
+                && before.chars().all(|c| c.is_ascii_lowercase() || " ()".contains(c))
+            {
+                let end = after.find(|c: char| !c.is_alphanumeric() && c != '_');
+                function = after[..end.unwrap_or(after.len())].to_owned();
+            }
+            let block = code.replace("unsafe {", "unsafe{").matches("unsafe{").count();
+            let other =
+                ["unsafe impl", "unsafe extern \"C\" {"].iter().any(|kind| code.contains(kind));
+            if block > 0 || other {
+                let place = (file.clone(), function.clone());
+                *blocks.entry(place).or_insert(0) += block + usize::from(other);
+            }
+        }
+    }
+    blocks
+}
+
+/// Planted: a block more in a function, one in a new function, and a row for one that is gone.
+#[test]
+fn the_unsafe_ledger_has_every_block_and_no_other() {
+    let ledger = page("docs/unsafe.md");
+    let rows = ledger.lines().filter(|line| line.starts_with("| `src/sys/")).map(cells);
+    let mut listed = BTreeMap::new();
+    for row in rows {
+        let [file, function, blocks, _, why] = row[..] else { panic!("five cells: {row:?}") };
+        assert!(!why.is_empty(), "{file} {function} has no reason");
+        let place = (file.trim_matches('`').to_owned(), function.trim_matches('`').to_owned());
+        assert!(listed.insert(place, blocks.parse().unwrap()).is_none(), "{file} {function} twice");
+    }
+    let found = unsafe_blocks();
+    assert!(!found.is_empty(), "there are some");
+    let differs = |place: &&(String, String)| listed.get(*place) != found.get(*place);
+    let places: BTreeSet<_> = listed.keys().chain(found.keys()).filter(differs).collect();
+    let told = places.iter().map(|place| {
+        let count = |blocks: &BTreeMap<(String, String), usize>| blocks.get(*place).copied();
+        let (there, here) = (count(&found), count(&listed));
+        format!("{} {}: {there:?} in the tree, {here:?} in docs/unsafe.md", place.0, place.1)
+    });
+    none("the unsafe ledger is not up to date", &told.collect::<Vec<_>>());
 }
