@@ -263,3 +263,55 @@ fn the_unsafe_ledger_has_every_block_and_no_other() {
     });
     none("the unsafe ledger is not up to date", &told.collect::<Vec<_>>());
 }
+
+/// The numbered entries of the page of hard cases, each with the tests that it names.
+fn hard_cases() -> BTreeMap<u32, Vec<String>> {
+    let text = page("docs/hard-cases.md");
+    let (mut cases, mut number): (BTreeMap<u32, Vec<String>>, u32) = (BTreeMap::new(), 0);
+    for line in text.lines() {
+        if let Some((digits, _)) = line.split_once(". **")
+            && let Ok(next) = digits.parse::<u32>()
+        {
+            assert_eq!(next, number + 1, "the numbers follow each other");
+            number = next;
+            cases.insert(number, Vec::new());
+        }
+        let named = line.split('`').filter(|word| word.starts_with("hard_case_"));
+        if let Some(tests) = cases.get_mut(&number) {
+            tests.extend(named.map(str::to_owned));
+        }
+    }
+    cases
+}
+
+/// Planted: a test renamed, an entry without one, a name under the wrong number.
+#[test]
+fn every_hard_case_names_tests_that_are_there() {
+    let sources = [files("src", &["rs"]), files("tests", &["rs"])].concat();
+    let mut tests = BTreeSet::new();
+    for line in sources.iter().flat_map(|(_, text)| text.lines()) {
+        if let Some(name) = line.trim_start().strip_prefix("fn hard_case_") {
+            let end = name.find('(').unwrap_or(name.len());
+            tests.insert(format!("hard_case_{}", &name[..end]));
+        }
+    }
+    let number = |test: &str| test.split('_').nth(2).and_then(|digits| digits.parse().ok());
+    let tested: BTreeSet<u32> = tests.iter().filter_map(|test| number(test)).collect();
+    let cases = hard_cases();
+    assert_eq!(cases.len(), 39);
+    let mut wrong = Vec::new();
+    for (case, named) in &cases {
+        if named.is_empty() && tested.contains(case) {
+            wrong.push(format!("{case} names no test, and there is one"));
+        }
+        if named.is_empty() && *case != 39 {
+            wrong.push(format!("{case} names no test"));
+        }
+        for test in named {
+            if !tests.contains(test) || number(test) != Some(*case) {
+                wrong.push(format!("{case} names {test}"));
+            }
+        }
+    }
+    none("docs/hard-cases.md is not up to date", &wrong);
+}
