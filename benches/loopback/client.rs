@@ -3,6 +3,7 @@
 
 use crate::churn::Churn;
 use crate::closed::Closed;
+use crate::datagrams::Datagrams;
 use crate::fan::Fan;
 use crate::workload::{Pattern, Workload};
 use hdrhistogram::Histogram;
@@ -56,6 +57,7 @@ impl Client {
         let load: Box<dyn Load> = match workload.pattern {
             Pattern::Closed => Box::new(Closed::connect(addr, workload, answer_size)?),
             Pattern::Churn => Box::new(Churn::new(addr, workload, answer_size)?),
+            Pattern::Datagrams => Box::new(Datagrams::connect(addr, workload)?),
             Pattern::Fan => Box::new(Fan::connect(addr, workload)?),
         };
         Ok(Client { load, idle: Duration::ZERO })

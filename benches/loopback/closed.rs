@@ -8,11 +8,11 @@
 
 use crate::client::{Count, Load, closed_by_server, more_than_asked};
 use crate::sys::{self, EDGE, EMPTY_EVENT, Epoll, Event, IN, OUT};
-use crate::workload::Workload;
+use crate::workload::{self, Protocol, Workload};
 use fastrand::Rng;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 const EVENTS: usize = 256;
 /// Requests of this size or more are sent with sendfile.
@@ -44,6 +44,8 @@ struct Request {
 
 struct Conn {
     stream: TcpStream,
+    /// Where the answer comes, behind a proxy.
+    far: Option<TcpStream>,
     low_water: usize,
     /// Where its request begins in the file.
     offset: usize,
@@ -62,8 +64,20 @@ impl Closed {
         let epoll = Epoll::new()?;
         let request = Request::new(workload)?;
         let mut conns = Vec::with_capacity(workload.connections);
+        let backend = match workload.protocol {
+            Protocol::Relay => Some(TcpListener::bind(workload::backend(addr))?),
+            _ => None,
+        };
         for index in 0..workload.connections {
-            let mut stream = TcpStream::connect(addr)?;
+            let (mut stream, far) = match &backend {
+                None => (TcpStream::connect(addr)?, None),
+                Some(backend) => {
+                    let (near, far) = workload::tunnel(addr, backend)?;
+                    far.set_nonblocking(true)?;
+                    epoll.add(&far, IN | EDGE, index as u64)?;
+                    (near, Some(far))
+                }
+            };
             stream.set_nodelay(true)?;
             workload.open(&mut stream)?;
             stream.set_nonblocking(true)?;
@@ -71,6 +85,7 @@ impl Closed {
             epoll.add(&stream, IN | OUT | EDGE, index as u64)?;
             let mut conn = Conn {
                 stream,
+                far,
                 low_water: 0,
                 offset: index * request.bytes.len(),
                 busy: false,
@@ -114,8 +129,8 @@ impl Closed {
         if conn.busy && conn.sent < self.request.bytes.len() {
             conn.send(&self.request)?;
         }
-        match sys::discard(&conn.stream, &mut self.scratch[..self.answer_size - conn.received + 1])
-        {
+        let stream = conn.far.as_ref().unwrap_or(&conn.stream);
+        match sys::discard(stream, &mut self.scratch[..self.answer_size - conn.received + 1]) {
             Ok(0) => return Err(closed_by_server()),
             Ok(length) => conn.received += length,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -181,7 +196,7 @@ impl Conn {
     /// Becomes ready when `bytes` are there. (The kernel also reports less, when the window is nearly full.)
     fn expect(&mut self, bytes: usize) -> io::Result<()> {
         if self.low_water != bytes {
-            sys::set_receive_low_water(&self.stream, bytes)?;
+            sys::set_receive_low_water(self.far.as_ref().unwrap_or(&self.stream), bytes)?;
             self.low_water = bytes;
         }
         Ok(())

@@ -1,18 +1,16 @@
 //! One server started on a fresh port and a fresh thread of this process, and stopped again.
 
-use crate::servers::Server;
+use crate::servers::{Server, Socket};
 use crate::site::{Site, Usage};
-use crate::sys;
 use crate::workload::Workload;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// How often is looked whether the server is ready: some bind the address anew.
 const ENTRY_POLL: Duration = Duration::from_millis(1);
-const BACKLOG: i32 = 4096;
 
 pub struct Host {
     pub addr: SocketAddr,
@@ -26,14 +24,13 @@ impl Host {
         workload: &Workload,
         core: Option<usize>,
     ) -> io::Result<Host> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        sys::set_backlog(&listener, BACKLOG)?;
-        let addr = listener.local_addr()?;
+        let socket = Socket::bind(workload.protocol)?;
+        let addr = socket.addr()?;
         let site = Arc::new(Site::new(workload, core)?);
         let theirs = Arc::clone(&site);
         let thread = thread::Builder::new()
             .name(server.name.to_owned())
-            .spawn(move || (server.run)(listener, &theirs))?;
+            .spawn(move || (server.run)(socket, &theirs))?;
         while !site.entered() && !thread.is_finished() {
             thread::sleep(ENTRY_POLL);
         }

@@ -9,6 +9,7 @@ mod apart;
 mod churn;
 mod client;
 mod closed;
+mod datagrams;
 mod fan;
 mod figures;
 #[path = "../instructions/firing.rs"]

@@ -5,8 +5,9 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::mem::{self, MaybeUninit};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 use std::time::Duration;
 
 pub use libc::epoll_event as Event;
@@ -165,6 +166,140 @@ pub fn discard(stream: &TcpStream, scratch: &mut [u8]) -> io::Result<usize> {
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
 }
 
+/// Datagrams of IPv4 that are received and sent with one call (recvmmsg(2), sendmmsg(2)).
+pub struct Batch {
+    size: usize,
+    /// How many of the headers the last call has changed.
+    used: usize,
+    headers: Vec<libc::mmsghdr>,
+    /// What the headers point to: as many pieces of `bytes`, and addresses.
+    pieces: Vec<libc::iovec>,
+    _names: Vec<libc::sockaddr_in>,
+    _bytes: Vec<u8>,
+}
+
+impl Batch {
+    /// For at most `count` datagrams of at most `size` bytes, which is cut from longer ones.
+    pub fn new(count: usize, size: usize) -> Batch {
+        Batch::pointing(vec![0; count * size], count)
+    }
+
+    /// `count` times the same datagram, for the peer of a connected socket.
+    pub fn filled(count: usize, datagram: &[u8]) -> Batch {
+        let mut batch = Batch::pointing(datagram.repeat(count), count);
+        for header in &mut batch.headers {
+            header.msg_hdr.msg_name = ptr::null_mut();
+            header.msg_hdr.msg_namelen = 0;
+        }
+        batch
+    }
+
+    fn pointing(mut bytes: Vec<u8>, count: usize) -> Batch {
+        let size = bytes.len() / count;
+        // SAFETY: all of these are numbers and pointers, for which zero is a value.
+        let (name, header): (libc::sockaddr_in, libc::mmsghdr) =
+            unsafe { (mem::zeroed(), mem::zeroed()) };
+        let (mut names, mut headers) = (vec![name; count], vec![header; count]);
+        let piece =
+            |piece: &mut [u8]| libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: size };
+        let mut pieces: Vec<libc::iovec> = bytes.chunks_exact_mut(size).map(piece).collect();
+        for ((header, piece), name) in headers.iter_mut().zip(&mut pieces).zip(&mut names) {
+            header.msg_hdr.msg_iov = piece;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_namelen = mem::size_of_val(name) as libc::socklen_t;
+        }
+        Batch { size, used: 0, headers, pieces, _names: names, _bytes: bytes }
+    }
+
+    /// Returns how many there were.
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        for (piece, header) in self.pieces[..self.used].iter_mut().zip(&mut self.headers) {
+            piece.iov_len = self.size;
+            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        }
+        self.used = 0;
+        // SAFETY: the headers point into vectors that live as long as they and are never grown; their lengths are true.
+        let count = checked(unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                self.headers.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        })?;
+        self.used = count as usize;
+        for (piece, header) in self.pieces[..self.used].iter_mut().zip(&self.headers) {
+            piece.iov_len = header.msg_len as usize;
+        }
+        Ok(self.used)
+    }
+
+    /// Sends `count` datagrams from the `first` on: those that were received last, each to where it came from, or those
+    /// it was filled with. Returns how many the system took.
+    pub fn send(&mut self, socket: &UdpSocket, first: usize, count: usize) -> io::Result<usize> {
+        let headers = &mut self.headers[first..first + count];
+        // SAFETY: as for `receive`.
+        let sent = checked(unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                headers.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+            )
+        })?;
+        Ok(sent as usize)
+    }
+}
+
+/// A pipe that bytes are moved through without a copy (splice(2)). It does not block.
+pub struct Pipe {
+    input: OwnedFd,
+    output: OwnedFd,
+    waiting: usize,
+}
+
+/// The most that a pipe is to hold.
+const PIPE_SIZE: libc::c_int = 256 * 1024;
+
+impl Pipe {
+    pub fn new() -> io::Result<Pipe> {
+        let mut ends = [0; 2];
+        // SAFETY: the pointer is to two ints; if the call succeeds they are descriptors that nobody else owns. How much
+        // the pipe holds is a wish, and takes an int.
+        unsafe {
+            checked(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK))?;
+            let [output, input] = ends.map(|end| OwnedFd::from_raw_fd(end));
+            libc::fcntl(input.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_SIZE);
+            Ok(Pipe { input, output, waiting: 0 })
+        }
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Fills the empty pipe. Returns 0 at the end of the stream.
+    pub fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
+        let moved = splice(from.as_fd(), self.input.as_fd(), PIPE_SIZE as usize)?;
+        self.waiting += moved;
+        Ok(moved)
+    }
+
+    pub fn drain(&mut self, to: &TcpStream) -> io::Result<()> {
+        self.waiting -= splice(self.output.as_fd(), to.as_fd(), self.waiting)?;
+        Ok(())
+    }
+}
+
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    let (none, flags) = (ptr::null_mut(), libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK);
+    // SAFETY: both descriptors are open while borrowed; without offsets the call takes no pointer.
+    let moved = unsafe { libc::splice(from.as_raw_fd(), none, to.as_raw_fd(), none, most, flags) };
+    if moved < 0 { Err(io::Error::last_os_error()) } else { Ok(moved as usize) }
+}
+
 /// A file in memory that holds `content`.
 pub fn memory_file(content: &[u8]) -> io::Result<File> {
     // SAFETY: the name is a C string that outlives the call; a result that is not negative is a new descriptor.
@@ -198,7 +333,11 @@ pub fn set_send_buffer(stream: &TcpStream, bytes: usize) -> io::Result<()> {
     set_socket_option(stream, libc::SO_SNDBUF, bytes)
 }
 
-fn set_socket_option(stream: &TcpStream, option: libc::c_int, value: usize) -> io::Result<()> {
+pub fn set_receive_buffer(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
+    set_socket_option(socket, libc::SO_RCVBUF, bytes)
+}
+
+fn set_socket_option(stream: &impl AsRawFd, option: libc::c_int, value: usize) -> io::Result<()> {
     let value = value as libc::c_int;
     // SAFETY: the descriptor is open while borrowed; pointer and length are those of one int on the stack.
     checked(unsafe {

@@ -1,20 +1,36 @@
 //! Whether a server answers rightly, byte for byte, before its speed means anything.
 
 use crate::websocket::{self, BINARY, CLOSE, PING, PONG};
-use crate::workload::{Protocol, REQUEST, Workload, pattern};
+use crate::workload::{self, Protocol, REQUEST, Workload, pattern};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const FLOOD_SIZE: usize = 8 * 1024 * 1024;
 const HEADERS_MAX: usize = 16;
+/// From each socket at once, of 0 to the most bytes that fit into a frame of Ethernet.
+const DATAGRAMS: usize = 24;
+const DATAGRAM_MAX: usize = 1472;
 /// The payload of a close frame: code 1000.
 const NORMAL: [u8; 2] = [3, 232];
 
 /// Asks twice on one connection, and returns the size of the answer to one request of the workload.
 pub fn probe(addr: SocketAddr, workload: &Workload) -> io::Result<usize> {
+    match workload.protocol {
+        Protocol::Relay => {
+            let backend = TcpListener::bind(workload::backend(addr))?;
+            let (mut near, mut far) = workload::tunnel(addr, &backend)?;
+            far.set_read_timeout(Some(TIMEOUT))?;
+            near.write_all(&workload.request(1))?;
+            return expect_bytes(&mut far, &workload.request(1));
+        }
+        Protocol::Datagram => {
+            return datagrams(addr, &[workload.message]).map(|()| workload.message);
+        }
+        _ => {}
+    }
     let mut stream = connect(addr, workload)?;
     let mut size = 0;
     for salt in [1, 2] {
@@ -27,6 +43,15 @@ pub fn probe(addr: SocketAddr, workload: &Workload) -> io::Result<usize> {
 /// What is seldom and must be right all the same: requests cut anywhere, a reader so slow that output is stuck, and a
 /// FIN while output is on its way.
 pub fn thorough(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
+    match workload.protocol {
+        Protocol::Relay => return relay(addr).map_err(|e| named("a proxy", e)),
+        Protocol::Datagram => {
+            let sizes: Vec<usize> =
+                (0..DATAGRAMS).map(|i| i * DATAGRAM_MAX / (DATAGRAMS - 1)).collect();
+            return datagrams(addr, &sizes).map_err(|e| named("datagrams of all sizes", e));
+        }
+        _ => {}
+    }
     cut(addr, workload).map_err(|e| named("requests in pieces", e))?;
     if workload.protocol == Protocol::Broadcast {
         return broadcast(addr, workload).map_err(|e| named("several members", e));
@@ -89,7 +114,65 @@ fn flood(addr: SocketAddr, workload: &Workload) -> io::Result<()> {
     })
 }
 
-fn expect_end(stream: &mut TcpStream) -> io::Result<()> {
+/// Much in both directions at once, with readers that are slow; and then one direction ends before the other.
+fn relay(addr: SocketAddr) -> io::Result<()> {
+    let backend = TcpListener::bind(workload::backend(addr))?;
+    let (near, far) = workload::tunnel(addr, &backend)?;
+    let (there, back) = (pattern(FLOOD_SIZE, 7), pattern(FLOOD_SIZE, 8));
+    for stream in [&near, &far] {
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+    }
+    let write = |mut stream: &TcpStream, data: &[u8]| {
+        stream.write_all(data)?;
+        stream.shutdown(Shutdown::Write)
+    };
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| write(&near, &there));
+        let answering = scope.spawn(|| (&far).write_all(&back));
+        let reading = scope.spawn(|| {
+            thread::sleep(Duration::from_millis(50));
+            expect_bytes(&mut &near, &back)
+        });
+        thread::sleep(Duration::from_millis(100));
+        expect_bytes(&mut &far, &there)?;
+        expect_end(&mut &far)?;
+        let panicked = || io::Error::other("a thread panicked");
+        sending.join().map_err(|_| panicked())??;
+        answering.join().map_err(|_| panicked())??;
+        reading.join().map_err(|_| panicked())??;
+        write(&far, &back)?;
+        expect_bytes(&mut &near, &back)?;
+        expect_end(&mut &near)
+    })
+}
+
+/// Datagrams of these sizes from three sockets, each of which gets its own back, in order.
+fn datagrams(addr: SocketAddr, sizes: &[usize]) -> io::Result<()> {
+    let sockets = (0..3).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
+    let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+    for (salt, socket) in sockets.iter().enumerate() {
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.connect(addr)?;
+        for &size in sizes {
+            socket.send(&pattern(size, salt))?;
+        }
+    }
+    let mut answer = [0; DATAGRAM_MAX + 1];
+    for (salt, socket) in sockets.iter().enumerate() {
+        for &size in sizes {
+            let length = socket.recv(&mut answer)?;
+            if answer[..length] != pattern(size, salt) {
+                return Err(invalid(&format!(
+                    "{length} B came back, not the {size} B that were sent"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn expect_end(stream: &mut impl Read) -> io::Result<()> {
     match stream.read(&mut [0])? {
         0 => Ok(()),
         _ => Err(invalid("more than was asked for")),
@@ -196,7 +279,7 @@ fn expect_answer(stream: &mut TcpStream, workload: &Workload, salt: usize) -> io
     }
 }
 
-fn expect_bytes(stream: &mut TcpStream, wanted: &[u8]) -> io::Result<usize> {
+fn expect_bytes(stream: &mut impl Read, wanted: &[u8]) -> io::Result<usize> {
     let mut answer = vec![0; wanted.len()];
     stream.read_exact(&mut answer)?;
     match answer.iter().zip(wanted).position(|(got, wanted)| got != wanted) {

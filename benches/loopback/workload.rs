@@ -2,7 +2,7 @@
 
 use crate::websocket::{self, BINARY};
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
@@ -16,6 +16,10 @@ pub enum Protocol {
     Offload,
     /// What comes on one connection goes to all, this one too.
     Broadcast,
+    /// What comes is passed on to the [`backend`], and what comes from there is passed back.
+    Relay,
+    /// Datagrams go back to where they came from.
+    Datagram,
 }
 
 /// How the client asks.
@@ -27,6 +31,8 @@ pub enum Pattern {
     Churn,
     /// One message to all connections; the next when all have it.
     Fan,
+    /// Sockets with several datagrams under way.
+    Datagrams,
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +46,7 @@ pub struct Workload {
     pub active: usize,
     /// Bytes of a message of echo or WebSocket, without its frame; unused by HTTP.
     pub message: usize,
-    /// Requests in one HTTP message; 1 for echo.
+    /// Requests in one HTTP message; datagrams that a socket has under way; else 1.
     pub depth: usize,
 }
 
@@ -118,6 +124,24 @@ pub const ALL: &[Workload] = &[
             128,
         )
     },
+    Workload {
+        pattern: Pattern::Datagrams,
+        depth: 16,
+        ..Workload::new(
+            "udp",
+            "UDP echo of 128 B, 16 sockets with 16 under way each",
+            Protocol::Datagram,
+            16,
+            128,
+        )
+    },
+    Workload::new(
+        "proxy",
+        "256 KiB through a proxy, 16 connections",
+        Protocol::Relay,
+        16,
+        256 * KIB,
+    ),
 ];
 
 const KIB: usize = 1024;
@@ -161,11 +185,11 @@ impl Workload {
     /// What a client sends before it waits for the whole answer. `salt` tells one connection's echo from another's.
     pub fn request(&self, salt: usize) -> Vec<u8> {
         match self.protocol {
-            Protocol::Echo | Protocol::Offload | Protocol::Broadcast => pattern(self.message, salt),
             Protocol::Http => REQUEST.repeat(self.depth),
             Protocol::WebSocket | Protocol::FrameEcho => {
                 websocket::masked(BINARY, &pattern(self.message, salt))
             }
+            _ => pattern(self.message, salt),
         }
     }
 
@@ -185,6 +209,18 @@ impl Workload {
             _ => Ok(()),
         }
     }
+}
+
+/// Where a proxy on this address connects to.
+pub fn backend(proxy: SocketAddr) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 2], proxy.port()))
+}
+
+/// Both ends of a connection through a proxy; `backend` listens on its [`backend`].
+pub fn tunnel(proxy: SocketAddr, backend: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
+    let near = TcpStream::connect(proxy)?;
+    let (far, _) = backend.accept()?;
+    Ok((near, far))
 }
 
 /// Bytes without a short period, so that a lost, doubled or moved piece shows.

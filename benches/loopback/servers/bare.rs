@@ -4,12 +4,15 @@
 //! framework does on top of this is its cost. `run` counts with SIMD, so it hardly looks at the bytes; `run_bytes` has
 //! the loop that one writes first, a byte at a time.
 
+mod datagrams;
 mod fan;
 mod offload;
+mod relay;
 
+use super::Socket;
 use super::http::Response;
 use crate::site::{READ_SIZE, Site};
-use crate::sys::{EMPTY_EVENT, Epoll, IN, OUT};
+use crate::sys::{EMPTY_EVENT, Epoll, IN, OUT, Pipe};
 use crate::workload::Protocol;
 use memchr::memmem::Finder;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,20 +25,37 @@ const REQUEST_SIZE_MIN: usize = 64;
 const LISTENER: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
 
-pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
+pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
     site.enter()?;
+    if site.protocol == Protocol::Datagram {
+        return datagrams::serve(&socket.datagrams()?, site);
+    }
+    let listener = socket.listener()?;
     match site.protocol {
         Protocol::Http => serve(listener, site, Plaintext::new(BySearch(Finder::new(b"\r\n\r\n")))),
         Protocol::Offload => offload::serve(listener, site),
         Protocol::Broadcast => fan::serve(listener, site),
+        Protocol::Relay => relay::serve::<relay::Copying>(&listener, site),
         _ => serve(listener, site, Echo),
     }
 }
 
 /// HTTP only.
-pub fn run_bytes(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
+pub fn run_bytes(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
     site.enter()?;
-    serve(listener, site, Plaintext::new(ByByte))
+    serve(socket.listener()?, site, Plaintext::new(ByByte))
+}
+
+/// A proxy only.
+pub fn run_splice(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
+    site.enter()?;
+    relay::serve::<Pipe>(&socket.listener()?, site)
+}
+
+/// Datagrams only.
+pub fn run_batches(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
+    site.enter()?;
+    datagrams::serve_batches(&socket.datagrams()?, site)
 }
 
 trait Answer {

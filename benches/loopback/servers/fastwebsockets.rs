@@ -1,7 +1,7 @@
 //! fastwebsockets as its example of an echo server does it: hyper upgrades the connection, a task of its own echoes,
 //! outside of tokio's budget, with fragments collected. TCP_NODELAY is the bench's.
 
-use super::runtime;
+use super::{Socket, runtime};
 use crate::site::Site;
 use fastwebsockets::upgrade::{self, UpgradeFut};
 use fastwebsockets::{FragmentCollector, OpCode, WebSocketError};
@@ -12,12 +12,11 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
-pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
-    runtime::run(listener, site, |stream| drop(tokio::spawn(serve(stream))))
+pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
+    runtime::run(socket.listener()?, site, |stream| drop(tokio::spawn(serve(stream))))
 }
 
 /// An error is the client's, as a reset: it ends this connection.

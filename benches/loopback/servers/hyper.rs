@@ -3,7 +3,7 @@
 //! advantage, and `half_close`, without which what was asked before a FIN stays unanswered. No timer is given, so none
 //! of its timeouts run.
 
-use super::runtime;
+use super::{Socket, runtime};
 use crate::site::Site;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -14,12 +14,11 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
-pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
-    runtime::run(listener, site, |stream| drop(tokio::spawn(serve(stream))))
+pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
+    runtime::run(socket.listener()?, site, |stream| drop(tokio::spawn(serve(stream))))
 }
 
 /// An error is the client's, as a reset: it ends this connection.

@@ -4,11 +4,11 @@
 //! set TCP_NODELAY, and its scheduler has no end: the worker thread, which sleeps while there is nothing to do, is
 //! shared by all rounds of the process.
 
+use super::Socket;
 use crate::site::Site;
 use crate::sys;
 use may_minihttp::{HttpServer, HttpService, Request, Response};
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -28,10 +28,10 @@ impl HttpService for Plaintext {
     }
 }
 
-pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
+pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
     may::config().set_workers(1).set_worker_pin(false);
-    let addr = listener.local_addr()?;
-    drop(listener);
+    let addr = socket.addr()?;
+    drop(socket);
     let accepting = HttpServer(Plaintext).start(addr)?;
     let entering = Arc::clone(site);
     let entered = may::go!(move || entering.enter()).join();

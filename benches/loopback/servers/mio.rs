@@ -3,6 +3,7 @@
 
 mod offload;
 
+use super::Socket;
 use super::http::Response;
 use crate::site::{READ_SIZE, Site};
 use crate::workload::Protocol;
@@ -34,8 +35,9 @@ struct Shared {
     response: Option<Response>,
 }
 
-pub fn run(listener: std::net::TcpListener, site: &Arc<Site>) -> io::Result<()> {
+pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
     site.enter()?;
+    let listener = socket.listener()?;
     if site.protocol == Protocol::Offload {
         return offload::serve(listener, site);
     }

@@ -1,5 +1,5 @@
 //! The servers that are compared. To add one: a file with
-//! `pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()>`, a `mod` line and an entry in [`ALL`].
+//! `pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()>`, a `mod` line and an entry in [`ALL`].
 //!
 //! `run` calls `site.enter()` on each thread that serves, speaks `site.protocol`, one of [`Server::speaks`] (HTTP: the
 //! response of [`http::Response`] for `/plaintext`; WebSocket: an echo, without compression), sets TCP_NODELAY, takes partial reads and writes, flushes and
@@ -19,16 +19,69 @@ mod tungstenite;
 mod worker;
 
 use crate::site::Site;
+use crate::sys;
 use crate::workload::{Protocol, Workload};
-use std::io;
-use std::net::TcpListener;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
+
+/// What a server is to serve.
+pub enum Socket {
+    Listener(TcpListener),
+    Datagrams(UdpSocket),
+}
+
+impl Socket {
+    pub fn bind(protocol: Protocol) -> io::Result<Socket> {
+        let addr = (Ipv4Addr::LOCALHOST, 0);
+        Ok(match protocol {
+            Protocol::Datagram => {
+                let socket = UdpSocket::bind(addr)?;
+                sys::set_receive_buffer(&socket, DATAGRAM_BUFFER)?;
+                Socket::Datagrams(socket)
+            }
+            _ => {
+                let listener = TcpListener::bind(addr)?;
+                sys::set_backlog(&listener, BACKLOG)?;
+                Socket::Listener(listener)
+            }
+        })
+    }
+
+    pub fn addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Socket::Listener(listener) => listener.local_addr(),
+            Socket::Datagrams(socket) => socket.local_addr(),
+        }
+    }
+
+    fn listener(self) -> io::Result<TcpListener> {
+        match self {
+            Socket::Listener(listener) => Ok(listener),
+            Socket::Datagrams(_) => Err(ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn datagrams(self) -> io::Result<UdpSocket> {
+        match self {
+            Socket::Datagrams(socket) => Ok(socket),
+            Socket::Listener(_) => Err(ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+const BACKLOG: i32 = 4096;
+/// For all datagrams that are under way at a time, as the kernel counts them.
+const DATAGRAM_BUFFER: usize = 1 << 20;
+/// Datagrams in one call.
+const DATAGRAMS: usize = 32;
+const DATAGRAM_SIZE: usize = 2048;
 
 pub struct Server {
     pub name: &'static str,
     pub what: &'static str,
     pub speaks: &'static [Protocol],
-    pub run: fn(TcpListener, &Arc<Site>) -> io::Result<()>,
+    pub run: fn(Socket, &Arc<Site>) -> io::Result<()>,
     /// The same code as another entry: only for the noise of time measurements.
     pub again: bool,
     /// What it does wrong, of what [`crate::verify::thorough`] asks: the failure is shown, and it is measured all the
@@ -36,13 +89,35 @@ pub struct Server {
     pub flaw: Option<&'static str>,
 }
 
-const BARE: &[Protocol] =
-    &[Protocol::Echo, Protocol::Http, Protocol::FrameEcho, Protocol::Offload, Protocol::Broadcast];
-const REEV: &[Protocol] =
-    &[Protocol::Echo, Protocol::Http, Protocol::WebSocket, Protocol::Offload, Protocol::Broadcast];
+const BARE: &[Protocol] = &[
+    Protocol::Echo,
+    Protocol::Http,
+    Protocol::FrameEcho,
+    Protocol::Offload,
+    Protocol::Broadcast,
+    Protocol::Relay,
+    Protocol::Datagram,
+];
+const REEV: &[Protocol] = &[
+    Protocol::Echo,
+    Protocol::Http,
+    Protocol::WebSocket,
+    Protocol::Offload,
+    Protocol::Broadcast,
+    Protocol::Relay,
+    Protocol::Datagram,
+];
 const MIO: &[Protocol] = &[Protocol::Echo, Protocol::Http, Protocol::Offload];
-const TOKIO: &[Protocol] =
-    &[Protocol::Echo, Protocol::Http, Protocol::Offload, Protocol::Broadcast];
+const TOKIO: &[Protocol] = &[
+    Protocol::Echo,
+    Protocol::Http,
+    Protocol::Offload,
+    Protocol::Broadcast,
+    Protocol::Relay,
+    Protocol::Datagram,
+];
+const DATAGRAM: &[Protocol] = &[Protocol::Datagram];
+const RELAY: &[Protocol] = &[Protocol::Relay];
 const HTTP: &[Protocol] = &[Protocol::Http];
 const WEBSOCKET: &[Protocol] = &[Protocol::WebSocket];
 
@@ -59,7 +134,20 @@ pub const ALL: &[Server] = &[
         HTTP,
         bare::run_bytes,
     ),
+    Server::new(
+        "bare-splice",
+        "a bare proxy that moves bytes with splice(2) instead of copying them",
+        RELAY,
+        bare::run_splice,
+    ),
+    Server::new(
+        "bare-mmsg",
+        "a bare echo of datagrams with recvmmsg and sendmmsg, 32 at a time",
+        DATAGRAM,
+        bare::run_batches,
+    ),
     Server::new("reev", "reev, one reactor", REEV, reev::run),
+    Server::new("reev-single", "reev without batches of datagrams", DATAGRAM, reev::run_single),
     Server::new("mio", "mio 1, edge-triggered; HTTP parsed with httparse", MIO, mio::run),
     Server::new(
         "tokio",
@@ -94,7 +182,7 @@ impl Server {
         name: &'static str,
         what: &'static str,
         speaks: &'static [Protocol],
-        run: fn(TcpListener, &Arc<Site>) -> io::Result<()>,
+        run: fn(Socket, &Arc<Site>) -> io::Result<()>,
     ) -> Server {
         Server { name, what, speaks, run, again: false, flaw: None }
     }

@@ -1,16 +1,18 @@
 //! reev: one reactor, a zero-sized handler for echo, its HTTP/1.1 and WebSocket layers, a `Remote` where another thread
 //! answers.
 
+mod datagrams;
 mod fan;
 mod offload;
+mod relay;
 
+use super::Socket;
 use crate::site::Site;
-use crate::workload::Protocol;
+use crate::workload::{Protocol, backend};
 use reev::http1::{Fields, Http1, Options, Request, Response, Service, Status};
 use reev::websocket::{Handler, WebSocket, WebSockets};
-use reev::{Config, Ctx, EvHandler, ListenOptions, Server};
+use reev::{Config, Ctx, DatagramOptions, EvHandler, ListenOptions, Server};
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 
@@ -51,7 +53,12 @@ impl Handler for Messages {
     }
 }
 
-pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
+pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
+    if site.protocol == Protocol::Datagram {
+        return datagrams::run(socket, site, &DatagramOptions::default());
+    }
+    let listener = socket.listener()?;
+    let target = backend(listener.local_addr()?);
     let config = Config { reactors: 1, pin: false, ..Config::default() };
     let mut server = Server::new(config)?;
     let listener = server.adopt_listener(listener.try_clone()?, &ListenOptions::default())?;
@@ -81,9 +88,16 @@ pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
                     let jobs = jobs.clone().ok_or(io::ErrorKind::NotFound)?;
                     reactor.accept(listener, move |_| offload::Offload::new(jobs.clone()))
                 }
+                Protocol::Relay => reactor.accept(listener, move |_| relay::Client::new(target)),
                 Protocol::Broadcast => reactor.accept(listener, |_| fan::Member),
                 _ => reactor.accept(listener, |_| Echo),
             }
         })
     })
+}
+
+/// Datagrams, a system call for each.
+pub fn run_single(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
+    let options = DatagramOptions { batches: false, gso: false, ..DatagramOptions::default() };
+    datagrams::run(socket, site, &options)
 }

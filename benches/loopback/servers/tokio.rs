@@ -1,17 +1,18 @@
 //! tokio as its tutorial does it, on the current_thread runtime: a task and a buffer for each connection, `read` and
 //! `write_all`.
 
+mod datagrams;
 mod fan;
 mod offload;
+mod relay;
 
 use super::http::Response;
-use super::runtime;
+use super::{Socket, runtime};
 use crate::site::{READ_SIZE, Site};
 use crate::workload::Protocol;
 use bytes::{Buf, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +26,11 @@ thread_local! {
     static RESPONSE: RefCell<Response> = RefCell::new(Response::new(1));
 }
 
-pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
+pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
+    if site.protocol == Protocol::Datagram {
+        return datagrams::run(socket.datagrams()?, site);
+    }
+    let listener = socket.listener()?;
     match site.protocol {
         Protocol::Http => {
             let mut refreshing = None;
@@ -36,6 +41,7 @@ pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
         }
         Protocol::Offload => offload::run(listener, site),
         Protocol::Broadcast => fan::run(listener, site),
+        Protocol::Relay => relay::run(listener, site),
         _ => {
             let size = site.message.clamp(BUFFER_SIZE_MIN, READ_SIZE);
             runtime::run(listener, site, |stream| drop(tokio::spawn(echo(stream, size))))
