@@ -1,4 +1,4 @@
-//! cargo +nightly fuzz run http1_chunked
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run http1_chunked
 #![no_main]
 
 #[path = "../../tests/support/http1_fuzzing.rs"]

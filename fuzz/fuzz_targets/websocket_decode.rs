@@ -1,4 +1,4 @@
-//! cargo +nightly fuzz run websocket_decode
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run websocket_decode
 #![no_main]
 
 #[path = "../../tests/support/websocket_fuzzing.rs"]

@@ -1,4 +1,4 @@
-//! cargo +nightly fuzz run websocket_mutate
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run websocket_mutate
 #![no_main]
 
 #[path = "../../tests/support/websocket_fuzzing.rs"]
