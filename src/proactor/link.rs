@@ -138,11 +138,15 @@ impl<T> Link<T> {
         }
     }
 
-    /// Nothing more is accepted from here on, and the watcher closes.
-    pub(crate) fn free(&self) {
+    /// All that is pending fails, nothing more is accepted, and the watcher closes.
+    pub(crate) fn free(self: &Arc<Self>) {
         self.free.store(true, Ordering::Release);
-        self.lock().closed = true;
-        self.tell();
+        let mut wake = Wake::new();
+        let mut state = self.lock();
+        self.fail(&mut state, io::ErrorKind::ConnectionAborted, &mut wake);
+        wake.look = true;
+        drop(state);
+        self.settle(wake);
     }
 
     /// Has the watcher look at the connection, soon.

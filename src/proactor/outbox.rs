@@ -192,4 +192,10 @@ impl<T> Outbox<T> {
         drop(starved); // whose last owner may be this
         self.bell.ring();
     }
+
+    /// Drops what has completed and will not be taken: it holds connections, which hold this.
+    pub(crate) fn clear(&self) {
+        let done = std::mem::take(&mut lock_std(&self.batch).done);
+        drop(done); // when the batch is unlocked, for it runs the caller's code
+    }
 }

@@ -52,7 +52,9 @@ impl Default for WatcherConfig {
 /// A proactor: one thread that waits for all connections given to it, and the queue of what has
 /// completed. See the [module](crate::proactor).
 ///
-/// Dropping it closes every connection, drops what is pending, and ends the thread.
+/// Dropping it closes every connection, drops what is pending, and ends the thread. Handles of
+/// connections that live on refuse, and keep six descriptors of the watcher's until the last is
+/// dropped.
 pub struct Watcher<T: Send + 'static> {
     taken: Taken<T>,
     delegator: Delegator<T>,
@@ -257,5 +259,6 @@ impl<T: Send + 'static> Drop for Watcher<T> {
         if let Some(running) = self.running.take() {
             let _ = running.join(); // a reactor that failed has closed everything as well
         }
+        self.delegator.shared.outbox.clear();
     }
 }
