@@ -21,9 +21,6 @@ use std::time::{Duration, Instant};
 
 use reev::{Addr, Close, ConnId, ConnectOptions, Ctx, Endpoint, EvHandler, Handle, Stats, TimerId};
 
-/// How long a backend that cannot be reached is left alone, in milliseconds.
-const REST_MS: u64 = 2_000;
-
 struct Backend {
     endpoint: Endpoint,
     open: AtomicUsize,
@@ -37,6 +34,8 @@ struct Shared {
     backends: Vec<Backend>,
     options: ConnectOptions,
     idle: Duration,
+    /// How long a backend that cannot be reached is left alone, in milliseconds.
+    rest_ms: u64,
     started: Instant,
     unserved: AtomicU64,
 }
@@ -126,8 +125,9 @@ impl EvHandler for ServerSide {
             return; // the client has left
         }
         backend.failed.fetch_add(1, Ordering::Relaxed);
-        let until = self.shared.millis(cx.now()) + REST_MS;
-        if backend.rests_until.swap(until, Ordering::Relaxed) + REST_MS <= until {
+        let rest_ms = self.shared.rest_ms;
+        let until = self.shared.millis(cx.now()) + rest_ms;
+        if backend.rests_until.swap(until, Ordering::Relaxed) + rest_ms <= until {
             log::warn!("{}: {error}", backend.endpoint);
         }
         connect(cx, self.client, &self.shared, &self.server, std::mem::take(&mut self.tried));
@@ -189,6 +189,10 @@ struct Options {
     #[arg(long, default_value_t = 2000)]
     connect_timeout_ms: u64,
 
+    /// Seconds for which a backend that could not be reached is left alone, if there are others
+    #[arg(long, default_value_t = 2)]
+    rest_s: u64,
+
     /// Seconds without traffic after which a connection is closed
     #[arg(long, default_value_t = 300)]
     idle_timeout_s: u64,
@@ -219,6 +223,7 @@ fn main() -> ExitCode {
                 ..ConnectOptions::default()
             },
             idle: Duration::from_secs(options.idle_timeout_s),
+            rest_ms: options.rest_s.saturating_mul(1000),
             started: Instant::now(),
             unserved: AtomicU64::new(0),
         });

@@ -1,8 +1,8 @@
 //! The examples of connecting out, datagrams and sources, as their users meet them.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -15,12 +15,16 @@ struct Example {
 
 impl Example {
     fn start(name: &str, flags: &[&str]) -> Example {
+        Example::start_with(name, flags, Stdio::inherit())
+    }
+
+    fn start_with(name: &str, flags: &[&str], errors: Stdio) -> Example {
         let test = std::env::current_exe().unwrap();
         let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
         assert!(path.exists(), "{} is not there: cargo build --examples", path.display());
         let mut command = Command::new(path);
         command.args(["--addr", "127.0.0.1:0", "--reactors", "1", "--no-pin"]).args(flags);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut banner = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut banner).unwrap();
         let addr = banner.split("listening on ").nth(1).and_then(|rest| rest.split(';').next());
@@ -104,10 +108,138 @@ fn dns_stub_answers_forwards_and_keeps_answers() {
     assert_eq!(failed[3] & 15, 2, "the upstream server is gone");
 }
 
+/// A proxy that prints statistics every second, which are taken from here.
+struct Proxy {
+    example: Example,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Proxy {
+    fn start(backends: &[SocketAddr], flags: &[&str]) -> Proxy {
+        let backends: Vec<String> = backends.iter().map(SocketAddr::to_string).collect();
+        let mut all = vec!["--stats-s", "1"];
+        all.extend(flags);
+        backends.iter().for_each(|backend| all.extend(["--backend", backend]));
+        let mut example = Example::start_with("tcp_proxy", &all, Stdio::piped());
+        let lines = BufReader::new(example.child.stderr.take().unwrap()).lines();
+        Proxy { example, lines }
+    }
+
+    /// Waits for a line of statistics with all of these in it.
+    #[track_caller]
+    fn until(&mut self, wanted: &[&str]) {
+        let mut last = String::new();
+        let began = std::time::Instant::now();
+        while began.elapsed() < PATIENCE {
+            last = self.lines.next().unwrap().unwrap();
+            if wanted.iter().all(|part| last.contains(part)) {
+                return;
+            }
+        }
+        panic!("{wanted:?} not in {last}");
+    }
+}
+
+fn backend() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+/// Which of the backends gets the next connection.
+fn accept_any(backends: &[TcpListener]) -> (usize, TcpStream) {
+    let began = std::time::Instant::now();
+    loop {
+        for (i, backend) in backends.iter().enumerate() {
+            backend.set_nonblocking(true).unwrap();
+            if let Ok((stream, _)) = backend.accept() {
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                return (i, stream);
+            }
+        }
+        assert!(began.elapsed() < PATIENCE, "no backend is asked");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Planted: the first backend is chosen; the count of open ones is not taken back.
+#[test]
+fn tcp_proxy_gives_the_next_client_to_the_backend_with_the_fewest() {
+    let (listeners, addrs): (Vec<_>, Vec<_>) = (0..3).map(|_| backend()).unzip();
+    let mut proxy = Proxy::start(&addrs, &[]);
+    let mut open: Vec<(usize, TcpStream, TcpStream)> = Vec::new();
+    let connect = |proxy: &Proxy| {
+        let client = proxy.example.connect();
+        let (i, server) = accept_any(&listeners);
+        (i, client, server)
+    };
+    for _ in 0..6 {
+        open.push(connect(&proxy));
+    }
+    let count = |open: &[(usize, TcpStream, TcpStream)], i| {
+        open.iter().filter(|(backend, ..)| *backend == i).count()
+    };
+    assert_eq!([0, 1, 2].map(|i| count(&open, i)), [2, 2, 2]);
+    // The clients of the second leave; the next two are its own again.
+    open.retain(|(backend, ..)| *backend != 1);
+    proxy.until(&[&format!("{} open 0 served 2 failed 0", addrs[1])]);
+    let next = [connect(&proxy), connect(&proxy)];
+    assert_eq!([next[0].0, next[1].0], [1, 1]);
+    let [(_, mut client, mut server), _] = next;
+    talk(&mut client, "question", "");
+    server.read_exact(&mut [0; 8]).unwrap();
+    talk(&mut server, "an answer", "");
+    client.read_exact(&mut [0; 9]).unwrap();
+    let shown = [0, 1, 2].map(|i| format!("{} open 2 served {}", addrs[i], [2, 4, 2][i]));
+    proxy.until(&[&shown[0], &shown[1], &shown[2], "in 17 out 17", "unserved 0"]);
+}
+
+/// A backend that does not answer at all is given up after the time allowed, left alone for a
+/// while, and the client is served by the next.
+/// Planted: the timeout is not passed on; a backend that has failed does not rest.
+#[test]
+fn tcp_proxy_passes_over_a_backend_that_does_not_answer() {
+    // A queue that is full: the system drops who knocks.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    silent.listen(0).unwrap();
+    let silent_addr = silent.local_addr().unwrap().as_socket().unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(filler) = TcpStream::connect_timeout(&silent_addr, Duration::from_millis(300)) {
+        fillers.push(filler);
+        assert!(fillers.len() < 64, "the queue is never full");
+    }
+    let (listener, live_addr) = backend();
+    let mut proxy = Proxy::start(
+        &[silent_addr, live_addr],
+        &["--connect-timeout-ms", "100", "--rest-s", "3600"],
+    );
+    let mut served = Vec::new();
+    for _ in 0..5 {
+        let client = proxy.example.connect();
+        served.push((client, accept_any(std::slice::from_ref(&listener)).1));
+    }
+    let silent_shown = format!("{silent_addr} open 0 served 0 failed 1");
+    proxy.until(&[&silent_shown, &format!("{live_addr} open 5 served 5 failed 0")]);
+}
+
+/// Planted: no idle timeout.
+#[test]
+fn tcp_proxy_closes_what_is_idle_in_both_directions() {
+    let (listener, addr) = backend();
+    let mut proxy = Proxy::start(&[addr], &["--idle-timeout-s", "1"]);
+    let mut client = proxy.example.connect();
+    let (_, mut server) = accept_any(&[listener]);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_eq!(server.read(&mut [0]).unwrap(), 0);
+    proxy.until(&[&format!("{addr} open 0 served 1"), "unserved 0"]);
+}
+
 #[test]
 fn tcp_proxy_uses_the_backends_that_are_there() {
     let echo = Example::start("echo", &[]);
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (dead, live) = (dead.to_string(), echo.addr.to_string());
     let proxy = Example::start("tcp_proxy", &["--backend", &dead, "--backend", &live]);
     for _ in 0..5 {

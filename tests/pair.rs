@@ -89,7 +89,7 @@ fn between(sim: &mut Simulation, log: &Log) -> (Peer, Peer) {
     (client, server)
 }
 
-/// Planted: `PAIR_PAUSED` left set; a FIN sent before the queue is empty; the tail dropped.
+/// Planted: `PAIR_PAUSED` left set; a FIN sent before the queue is empty.
 #[test]
 fn what_goes_in_comes_out_whatever_the_kernel_does() {
     for seed in 0..100 {
@@ -145,6 +145,44 @@ fn what_goes_in_comes_out_whatever_the_kernel_does() {
         assert_eq!(log, ["back peer", "front peer"], "seed {seed}");
         let stats = &sim.handle().stats()[0];
         assert_eq!((stats.open, stats.paused, stats.output_queued), (0, 0, 0), "seed {seed}");
+    }
+}
+
+/// Takes a line, which says where to, and leaves the rest to the pair.
+struct Asking(Option<ConnId>);
+
+impl EvHandler for Asking {
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        let Some(end) = data.iter().position(|&byte| byte == b'\n') else {
+            return Ok(0);
+        };
+        cx.pause_reads();
+        let target: SocketAddr = "10.0.0.1:1".parse().unwrap();
+        let back = Back { front: cx.id(), log: None };
+        self.0 = Some(cx.connect(target, &ConnectOptions::default(), back));
+        Ok(end + 1)
+    }
+}
+
+/// Planted: the tail is dropped; it goes behind what has come since.
+#[test]
+fn what_was_left_untaken_goes_first() {
+    for more in [false, true] {
+        let mut sim = Simulation::new(4);
+        let listener = sim.listen(|_| Asking(None));
+        let client = sim.connect(listener);
+        client.send(b"to there\nthe rest, ");
+        sim.settle();
+        if more {
+            client.send(b"and more");
+        }
+        let server = sim.outgoing().unwrap().accept();
+        sim.settle();
+        let expected: &[u8] = if more { b"the rest, and more" } else { b"the rest, " };
+        assert_eq!(server.receive(), expected);
+        client.finish();
+        sim.settle();
+        assert!(server.saw_fin());
     }
 }
 
