@@ -129,6 +129,11 @@ impl OutQueue {
         self.chunks.iter().any(Chunk::is_file)
     }
 
+    /// Whether a file comes behind the first `n` slices.
+    pub(crate) fn file_follows(&self, n: usize) -> bool {
+        self.chunks.get(n).is_some_and(Chunk::is_file)
+    }
+
     /// All that waits, as one piece; no file is among it.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         self.chunks.iter().flat_map(|chunk| chunk.unsent()).copied().collect()

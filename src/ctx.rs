@@ -341,7 +341,9 @@ impl Ctx<'_> {
 
     /// Has the connection leave the reactor when the present callback is over: `on_close` with
     /// [`Close::Detached`](crate::Close::Detached) comes first, then `then` gets the socket,
-    /// with what was not read and not sent. Does nothing on a connection that is ending.
+    /// with what was not read and not sent. Does nothing on a connection that is ending. If a part
+    /// of a file waits to be sent ([`Ctx::send_file`]), which could not be handed over, the
+    /// connection ends with [`Close::Error`](crate::Close::Error), and `then` is dropped.
     pub fn detach(&mut self, then: impl FnOnce(Detached) + 'static) {
         self.core.detach(self.id, Box::new(then));
     }

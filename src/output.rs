@@ -242,7 +242,11 @@ impl Core {
                 return;
             }
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-            match net.send_vectored(id.index(), &slices) {
+            let sent = match out.file_follows(slices.len()) {
+                true => net.send_before_more(id.index(), &slices),
+                false => net.send_vectored(id.index(), &slices),
+            };
+            match sent {
                 Ok(sent) => {
                     drop(slices);
                     out.advance(sent);

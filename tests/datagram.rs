@@ -150,6 +150,30 @@ fn a_burst_comes_back_in_order() {
     }
 }
 
+/// What one reactor has the system cut up, or not, another has it join, or not: each datagram is
+/// told with its own length.
+/// Planted: what was joined is told as one; the segment's size is not passed on (GSO, GRO).
+#[test]
+fn what_the_system_cuts_up_and_joins_are_datagrams() {
+    for gso in [true, false] {
+        for gro in [true, false] {
+            let options = DatagramOptions { gso, gro, ..DatagramOptions::default() };
+            let (_serving, to, _, told) = echo("udp://127.0.0.1:0", options.clone());
+            let (other, _, sender, _echoed) = echo("udp://127.0.0.1:0", options);
+            other.ask(move |reactor| {
+                let mut cx = reactor.conn(sender).unwrap();
+                for size in [100; 20].into_iter().chain([60, 300, 300]) {
+                    assert!(cx.send_to(&to, &vec![1; size]));
+                }
+            });
+            let lengths: Vec<String> = (0..23).map(|_| next(&told)).collect();
+            let expected = [100; 20].into_iter().chain([60, 300, 300]);
+            let expected: Vec<String> = expected.map(|n| format!("{n} bytes")).collect();
+            assert_eq!(lengths, expected, "gso {gso}, gro {gro}");
+        }
+    }
+}
+
 #[test]
 fn ipv6_and_ipv4_on_one_socket() {
     for text in ["udp://[::1]:0", "udp6://[::1]:0", "udp4://127.0.0.1:0", "udp://localhost:0"] {

@@ -352,6 +352,89 @@ fn a_detached_socket_goes_on_elsewhere_with_nothing_lost() {
     assert_eq!(&received[output.len()..], b"the end");
 }
 
+/// Has a file behind output that nobody reads when it is told to leave.
+struct Keeper {
+    path: std::path::PathBuf,
+    handed: Option<Sender<Detached>>,
+    tell: Telling,
+}
+
+impl EvHandler for Keeper {
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        cx.write(&pattern(12 << 20, 1));
+        cx.send_file(std::fs::File::open(&self.path)?, 0..1000);
+        let handed = self.handed.take().unwrap();
+        cx.detach(move |detached| handed.send(detached).unwrap());
+        Ok(data.len())
+    }
+
+    fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
+        self.tell.on_close(cx, why);
+        self.tell.tell(why.to_string());
+    }
+}
+
+/// Planted: it leaves all the same, without the file.
+#[test]
+fn a_connection_does_not_leave_while_a_file_waits() {
+    let serving = idle_server();
+    let path = std::env::temp_dir().join(format!("reev-keeper-{}", std::process::id()));
+    std::fs::write(&path, pattern(1000, 2)).unwrap();
+    let (ours, mut client) = UnixStream::pair().unwrap();
+    let ((hand, handed), (tell, told)) = (mpsc::channel(), telling());
+    let keeper = (path.clone(), Some(hand), Telling(tell));
+    serving.ask(move |reactor| {
+        let (path, handed, tell) = keeper;
+        reactor.adopt(ours, Keeper { path, handed, tell }).unwrap();
+    });
+    client.write_all(b"go").unwrap();
+    let lines = all(&told);
+    assert_eq!(lines[0], "close error");
+    assert!(lines[1].contains("a connection cannot be detached while a file waits"), "{lines:?}");
+    assert!(handed.recv_timeout(PATIENCE).is_err(), "nobody is given half a connection");
+    until("nothing is left", || serving.handle.stats()[0].output_queued == 0);
+    std::fs::remove_file(path).unwrap();
+}
+
+/// Segments with data that a TCP socket has received (tcpi_data_segs_in of TCP_INFO, tcp(7)).
+#[allow(unsafe_code)]
+fn data_segments(stream: &TcpStream) -> u32 {
+    let (mut info, mut len) = ([0_u8; 256], 256 as libc::socklen_t);
+    // SAFETY: the option's value goes to a live array that is as long as is said.
+    let done = unsafe {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len)
+    };
+    assert!(done == 0 && len >= 156, "{}", io::Error::last_os_error());
+    u32::from_ne_bytes(info[152..156].try_into().unwrap())
+}
+
+/// Planted: the head is sent without MSG_MORE, and so in a segment of its own.
+#[test]
+fn the_head_of_a_file_shares_its_segment() {
+    let path = std::env::temp_dir().join(format!("reev-head-{}", std::process::id()));
+    std::fs::write(&path, pattern(1000, 2)).unwrap();
+    let theirs = path.clone();
+    let serving = Serving::tcp(move |_| {
+        let path = theirs.clone();
+        common::each(move |cx, what| {
+            if let common::What::Read(data) = what {
+                cx.write(&[7; 200]);
+                cx.send_file(std::fs::File::open(&path)?, 0..1000);
+                return Ok(data.len());
+            }
+            common::usual(cx, what)
+        })
+    });
+    let mut client = serving.connect();
+    for _ in 0..20 {
+        client.write_all(b"?").unwrap();
+        client.read_exact(&mut [0; 1200]).unwrap();
+    }
+    assert_eq!(data_segments(&client), 20);
+    std::fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn a_detached_socket_joins_another_reactor() {
     let (first, second) = (idle_server(), idle_server());

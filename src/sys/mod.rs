@@ -263,6 +263,19 @@ impl Backend {
         forward!(self.send_vectored(index, data))
     }
 
+    /// As `send_vectored`, where more follows at once.
+    pub(crate) fn send_before_more(
+        &mut self,
+        index: usize,
+        data: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
+        match self {
+            Backend::Native(backend) => net::send_before_more(backend.fd(index)?, data),
+            #[cfg(feature = "sim")]
+            Backend::Sim(backend) => backend.send_vectored(index, data),
+        }
+    }
+
     /// Sends up to `len` bytes of `file` from `start` on; 0 if it ends there.
     pub(crate) fn send_file(
         &mut self,

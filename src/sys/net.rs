@@ -74,13 +74,27 @@ pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
 }
 
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Result<usize> {
+    send_message(fd, data, libc::MSG_NOSIGNAL)
+}
+
+/// As `send_vectored`, where more follows at once: a last segment that is not full waits for it
+/// (MSG_MORE, send(2)), at most 200 ms.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn send_before_more(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Result<usize> {
+    send_message(fd, data, libc::MSG_NOSIGNAL | libc::MSG_MORE)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use send_vectored as send_before_more;
+
+fn send_message(fd: BorrowedFd<'_>, data: &[IoSlice<'_>], flags: i32) -> io::Result<usize> {
     // SAFETY: an all-zero msghdr is a valid one: no name, no slices, no control data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // `IoSlice` is guaranteed to have the layout of `iovec`; sendmsg does not write through it.
     message.msg_iov = data.as_ptr().cast_mut().cast();
     message.msg_iovlen = data.len() as _;
     // SAFETY: the message points at slices that live through the call.
-    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_NOSIGNAL) })
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, flags) })
 }
 
 /// Sends up to `len` bytes of a file from `start` on. Unlike `send` this call cannot be told not
