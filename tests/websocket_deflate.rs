@@ -206,6 +206,13 @@ fn prepared_messages() {
     assert_eq!(narrow.sender().prepared(&both).unwrap()[0], 0xc1);
     let long = Prepared::with_deflate(Kind::Binary, &varied(5_000, 1), 6);
     assert_eq!(narrow.sender().prepared(&long).unwrap()[0], 0x82);
+    // It refers back 280 bytes, which the compressor's window of 9 bits would hold and the peer's of 8 does not.
+    let far = [&b"begin again"[..], &[b'-'; 269], b"begin again"].concat();
+    let far = Prepared::with_deflate(Kind::Binary, &far, 6);
+    assert_eq!(narrow.sender().prepared(&far).unwrap()[0], 0x82);
+    let params = DeflateParams { server_max_window_bits: 9, ..DEFLATE };
+    let mut wider = connect(Role::Server, &config, Some(&params));
+    assert_eq!(wider.sender().prepared(&far).unwrap()[0], 0xc2);
     assert_eq!(Prepared::with_deflate(Kind::Text, b"", 6).plain()[..], *b"\x81\x00");
 
     let mut client = connect(Role::Client, &config, Some(&DEFLATE));

@@ -28,6 +28,8 @@ struct Setting {
 pub(super) struct Deflater {
     context: Option<Compress>,
     setting: Setting,
+    /// The peer's window: 2 to this power of bytes.
+    window_bits: u8,
     takeover: bool,
     threshold: usize,
 }
@@ -35,8 +37,9 @@ pub(super) struct Deflater {
 impl Deflater {
     /// `bits` 8 to 15, `level` 0 to 9; messages shorter than `threshold` are not worth it.
     pub(super) fn new(level: u8, bits: u8, takeover: bool, threshold: usize) -> Self {
-        let setting = Setting { level: level.min(9), bits: bits.clamp(COMPRESS_BITS_MIN, 15) };
-        Deflater { context: None, setting, takeover, threshold }
+        let window_bits = bits.clamp(8, 15);
+        let setting = Setting { level: level.min(9), bits: window_bits.max(COMPRESS_BITS_MIN) };
+        Deflater { context: None, setting, window_bits, takeover, threshold }
     }
 
     pub(super) fn threshold(&self) -> usize {
@@ -50,7 +53,7 @@ impl Deflater {
 
     /// The farthest that a sent message may refer back.
     pub(super) fn reach(&self) -> usize {
-        1 << self.setting.bits
+        1 << self.window_bits
     }
 
     /// Forgets the history: the next message refers to itself only.
