@@ -122,7 +122,8 @@ impl Core {
         self.judge(net, id);
     }
 
-    fn accepts_output(&self, id: ConnId) -> bool {
+    /// Whether what is written for `id` goes anywhere.
+    pub(crate) fn accepts_output(&self, id: ConnId) -> bool {
         self.conns
             .get(id.0)
             .is_some_and(|conn| conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT))

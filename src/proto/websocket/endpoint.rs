@@ -104,6 +104,9 @@ impl<H: Handler> Endpoint<H> {
 
     #[cold]
     fn peer_closes(handler: &mut H, ws: &mut WebSocket<'_>, frame: CloseFrame<'_>) {
+        if !ws.is_open() {
+            ws.shared.closing(ws.cx.id); // answered already: its peers send nothing behind that
+        }
         ws.rare.get_or_insert_default().reason = frame.reason.to_owned();
         handler.on_close_frame(ws, frame.code.unwrap_or(CloseCode::NO_STATUS), frame.reason);
     }

@@ -251,13 +251,14 @@ impl Peer {
     /// Sends `message`, from a callback of any connection of the reactor.
     ///
     /// # Errors
-    /// [`SendError::Closed`] if the WebSocket has ended or sent its close frame,
+    /// [`SendError::Closed`] if the WebSocket has ended, is ending or has sent its close frame,
     /// [`SendError::SlowConsumer`] by the policy.
     pub fn send(&self, cx: &mut Ctx<'_>, message: &Prepared) -> Result<(), SendError> {
         let mut cx = cx.conn(self.id).ok_or(SendError::Closed)?;
         if self.shared.sets.borrow().closing.contains(&self.id) {
             return Err(SendError::Closed);
         }
+        self.shared.check_accepts(&cx)?;
         self.shared.check_pace(&mut cx)?;
         let bytes = message.compressed(self.free_window).unwrap_or(message.plain());
         cx.write_owned(bytes.clone());

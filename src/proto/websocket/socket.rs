@@ -57,7 +57,8 @@ impl WebSocket<'_> {
     /// Sends a text message.
     ///
     /// # Errors
-    /// [`SendError::Closed`] after the close frame, [`SendError::SlowConsumer`] by the policy.
+    /// [`SendError::Closed`] after the close frame or the end of the connection,
+    /// [`SendError::SlowConsumer`] by the policy.
     #[inline]
     pub fn text(&mut self, text: &str) -> Result<(), SendError> {
         self.message(Kind::Text, text.as_bytes(), Compress::Auto)
@@ -104,6 +105,7 @@ impl WebSocket<'_> {
         compress: Compress,
     ) -> Result<(), SendError> {
         let plain = self.sender.plain_header(kind, payload.len())?;
+        self.shared.check_accepts(&self.cx)?;
         self.shared.check_pace(&mut self.cx)?;
         match plain {
             Some(header) if self.sender.is_uncut(payload.len()) => {
@@ -125,6 +127,7 @@ impl WebSocket<'_> {
     /// # Errors
     /// As of [`WebSocket::text`]; [`SendError::ClientRole`] on a client.
     pub fn prepared(&mut self, message: &Prepared) -> Result<(), SendError> {
+        self.shared.check_accepts(&self.cx)?;
         self.shared.check_pace(&mut self.cx)?;
         let bytes = self.sender.prepared(message)?;
         self.cx.write_owned(bytes.clone());
@@ -170,6 +173,7 @@ impl WebSocket<'_> {
         match self.cx.core.scratch_room(self.cx.id, CONTROL_ROOM) {
             Some(scratch) => encode(self.sender, scratch),
             None => {
+                self.shared.check_accepts(&self.cx)?;
                 let mut out = Vec::new();
                 encode(self.sender, &mut out)?;
                 self.cx.write(&out);
@@ -182,6 +186,7 @@ impl WebSocket<'_> {
     /// Whether messages can be sent.
     pub fn is_open(&self) -> bool {
         matches!(self.sender.state(), State::Open | State::CloseReceived)
+            && self.shared.check_accepts(&self.cx).is_ok()
     }
 
     /// The subprotocol that the handshake chose.
@@ -237,6 +242,11 @@ impl WebSocket<'_> {
 }
 
 impl Shared {
+    /// Whether what is sent to `cx` goes anywhere: not after `Ctx::close` and `Ctx::abort`, nor in `on_close`.
+    pub(super) fn check_accepts(&self, cx: &Ctx<'_>) -> Result<(), SendError> {
+        if cx.core.accepts_output(cx.id) { Ok(()) } else { Err(SendError::Closed) }
+    }
+
     /// Applies the policy for slow consumers to a message for `cx`.
     pub(super) fn check_pace(&self, cx: &mut Ctx<'_>) -> Result<(), SendError> {
         let policy = self.options.slow_consumer;

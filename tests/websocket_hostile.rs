@@ -1,0 +1,127 @@
+//! The layer against peers that flood, stall and leave at awkward moments.
+#![cfg(all(feature = "websocket", feature = "sim"))]
+
+#[path = "support/websocket_fuzzing.rs"]
+mod frames;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use frames::frame_for;
+use reev::http1::Http1;
+use reev::sim::{Faults, Peer as Wire, Simulation};
+use reev::websocket::{
+    CloseCode, Closed, Handler, Options, Peer, Prepared, Role, SendError,
+    WebSocket, WebSockets,
+};
+use reev::{Config, Ctx, ListenerId};
+
+const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: \
+    Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// A server, and what its handlers kept.
+struct Site<S> {
+    sim: Simulation,
+    listener: ListenerId,
+    kept: Rc<S>,
+}
+
+impl<S: Default + 'static> Site<S> {
+    fn new<H: Handler>(
+        faults: Faults,
+        config: Config,
+        options: Options,
+        handler: fn(Rc<S>) -> H,
+    ) -> Site<S> {
+        let mut sim = Simulation::with(1, faults, config);
+        let (http, sockets) = (Http1::new(Default::default()), WebSockets::new(options));
+        let kept = Rc::<S>::default();
+        let shared = kept.clone();
+        let listener = sim.listen(move |_| {
+            let kept = shared.clone();
+            http.connection(sockets.path("/", move || handler(kept.clone())))
+        });
+        Site { sim, listener, kept }
+    }
+
+    fn open(&mut self, fields: &str) -> Wire {
+        let wire = self.sim.connect(self.listener);
+        wire.send(format!("{HANDSHAKE}{fields}\r\n").as_bytes());
+        let mut head = Vec::new();
+        for _ in 0..1000 {
+            self.sim.settle();
+            head.extend(wire.receive());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 ") && head.ends_with(b"\r\n\r\n"));
+        wire
+    }
+
+    fn send(&mut self, wire: &Wire, first: u8, payload: &[u8]) {
+        wire.send(&frame_for(Role::Server, first, payload));
+        self.sim.settle();
+    }
+}
+
+/// Sends itself a farewell at every end that it is told of.
+#[derive(Default)]
+struct Farewells {
+    sent: RefCell<Vec<(&'static str, Result<(), SendError>)>>,
+}
+
+struct Farewell {
+    kept: Rc<Farewells>,
+    peer: Option<Peer>,
+}
+
+impl Farewell {
+    fn say(&self, cx: &mut Ctx<'_>, at: &'static str) {
+        let sent = self.peer.as_ref().unwrap().send(cx, &Prepared::text("bye"));
+        self.kept.sent.borrow_mut().push((at, sent));
+    }
+}
+
+impl Handler for Farewell {
+    fn on_open(&mut self, ws: &mut WebSocket<'_>) {
+        self.peer = Some(ws.peer());
+    }
+
+    fn on_text(&mut self, ws: &mut WebSocket<'_>, text: &str) {
+        match text {
+            "abort" => ws.ctx().abort(),
+            "hang up" => ws.ctx().close(),
+            _ => ws.close(CloseCode::NORMAL, ""),
+        }
+        self.say(&mut ws.ctx(), "close");
+        let sent = ws.text("bye");
+        self.kept.sent.borrow_mut().push(("text", sent));
+    }
+
+    fn on_close_frame(&mut self, ws: &mut WebSocket<'_>, _code: CloseCode, _reason: &str) {
+        self.say(&mut ws.ctx(), "frame");
+    }
+
+    fn on_close(&mut self, cx: &mut Ctx<'_>, _closed: &Closed<'_>) {
+        self.say(cx, "end");
+    }
+}
+
+/// RFC 6455 section 5.5.1: behind this side's close frame stands nothing, and whoever tries is told.
+#[test]
+fn a_peer_sends_nothing_behind_the_close_frame() {
+    let faults = Faults::default;
+    let farewell = |kept| Farewell { kept, peer: None };
+    let refused = Err(SendError::Closed);
+    for (first, payload, answer, told) in [
+        (0x88, &b"\x03\xe8"[..], &b"\x88\x02\x03\xe8"[..], &["frame", "end"][..]),
+        (0x81, b"close", b"\x88\x02\x03\xe8", &["close", "text"]),
+        (0x81, b"hang up", b"", &["close", "text", "end"]),
+        (0x81, b"abort", b"", &["close", "text", "end"]),
+    ] {
+        let mut site = Site::new(faults(), Config::default(), Options::default(), farewell);
+        let wire = site.open("");
+        site.send(&wire, first, payload);
+        assert_eq!(wire.receive(), answer, "{payload:?}");
+        let told: Vec<_> = told.iter().map(|&at| (at, refused)).collect();
+        assert_eq!(*site.kept.sent.borrow(), told, "{payload:?}");
+    }
+}
