@@ -125,3 +125,42 @@ fn a_peer_sends_nothing_behind_the_close_frame() {
         assert_eq!(*site.kept.sent.borrow(), told, "{payload:?}");
     }
 }
+
+fn narrow() -> (Faults, Config) {
+    let config =
+        Config { output_low: 1_000, output_high: 10_000, output_max: 1 << 20, ..Config::default() };
+    (Faults { send_buffer_max: 1000, ..Faults::default() }, config)
+}
+
+/// Tells when it may go on.
+#[derive(Default)]
+struct Drains(RefCell<usize>);
+
+struct Counter(Rc<Drains>);
+
+impl Handler for Counter {
+    fn on_drain(&mut self, _ws: &mut WebSocket<'_>) {
+        *self.0.0.borrow_mut() += 1;
+    }
+}
+
+/// Pongs count as output: a flood of pings stops the reading, all are answered in the end, and the handler is told once
+/// for each crossing.
+#[test]
+fn a_flood_of_pings_is_answered_at_the_peers_pace() {
+    let (faults, config) = narrow();
+    let mut site = Site::new(faults, config, Options::default(), Counter);
+    let wire = site.open("");
+    let ping = frame_for(Role::Server, 0x89, &[b'p'; 125]);
+    wire.send(&ping.repeat(2000));
+    site.sim.settle();
+    assert!(wire.unread() > 1000 * ping.len(), "{}", wire.unread());
+    let mut got = Vec::new();
+    for _ in 0..10_000 {
+        site.sim.settle();
+        got.extend(wire.receive());
+    }
+    assert_eq!(got.len(), 2000 * 127);
+    assert!(got.chunks(127).all(|pong| pong[..2] == [0x8a, 125]));
+    assert!(*site.kept.0.borrow() > 0);
+}

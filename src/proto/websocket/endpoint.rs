@@ -181,7 +181,10 @@ macro_rules! step {
             None => {
                 let mut out = Vec::new();
                 let stepped = $self.codec.step($data, &mut out);
-                $cx.write(&out);
+                if !out.is_empty() {
+                    $cx.write(&out);
+                    $self.shared.note_marks($cx);
+                }
                 stepped
             }
         }
