@@ -6,12 +6,13 @@ mod frames;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use frames::frame_for;
 use reev::http1::Http1;
 use reev::sim::{Faults, Peer as Wire, Simulation};
 use reev::websocket::{
-    CloseCode, Closed, Handler, Options, Peer, Prepared, Role, SendError,
+    CloseCode, Closed, Handler, KeepAlivePolicy, Options, Peer, Prepared, Role, SendError,
     WebSocket, WebSockets,
 };
 use reev::{Config, Ctx, ListenerId};
@@ -61,6 +62,18 @@ impl<S: Default + 'static> Site<S> {
         self.sim.settle();
     }
 }
+
+fn keep_alive(policy: KeepAlivePolicy) -> Options {
+    let mut options = Options::default();
+    options.keep_alive = policy;
+    options
+}
+
+const POLICY: KeepAlivePolicy = KeepAlivePolicy {
+    ping_after: Some(Duration::from_secs(8)),
+    pong_within: Duration::from_secs(3),
+    close_within: Some(Duration::from_secs(5)),
+};
 
 /// Sends itself a farewell at every end that it is told of.
 #[derive(Default)]
@@ -126,10 +139,102 @@ fn a_peer_sends_nothing_behind_the_close_frame() {
     }
 }
 
+#[derive(Default)]
+struct Ends(RefCell<Vec<(u16, String)>>);
+
+impl Ends {
+    fn note(&self, closed: &Closed<'_>) {
+        self.0.borrow_mut().push((closed.code.0, closed.cause.kind().to_owned()));
+    }
+}
+
+/// Rests for a minute when told to.
+struct Rester(Rc<Ends>);
+
+impl Handler for Rester {
+    fn on_text(&mut self, ws: &mut WebSocket<'_>, text: &str) {
+        if text == "rest" {
+            ws.ctx().pause_reads();
+            ws.set_timer(Duration::from_secs(60));
+        } else {
+            ws.text(text).unwrap();
+        }
+    }
+
+    fn on_timeout(&mut self, ws: &mut WebSocket<'_>, _timer: reev::TimerId) {
+        ws.ctx().resume_reads();
+    }
+
+    fn on_close(&mut self, _cx: &mut Ctx<'_>, closed: &Closed<'_>) {
+        self.0.note(closed);
+    }
+}
+
+/// Who does not read cannot say that nothing came.
+#[test]
+fn a_handler_that_rests_does_not_lose_its_peer() {
+    let mut site = Site::new(Faults::default(), Config::default(), keep_alive(POLICY), Rester);
+    let wire = site.open("");
+    site.send(&wire, 0x81, b"rest");
+    site.send(&wire, 0x81, b"still here");
+    let mut got = Vec::new();
+    for _ in 0..65 {
+        site.sim.advance(Duration::from_secs(1));
+        got.extend(wire.receive());
+    }
+    assert!(site.kept.0.borrow().is_empty(), "{:?}", site.kept.0.borrow());
+    assert!(got.ends_with(b"\x81\x0astill here"), "{got:?}");
+    // Then silence counts again.
+    for _ in 0..20 {
+        site.sim.advance(Duration::from_secs(1));
+    }
+    assert_eq!(*site.kept.0.borrow(), [(1006, "local".to_owned())]);
+}
+
+/// Says much when asked.
+struct Talker(Rc<Ends>);
+
+impl Handler for Talker {
+    fn on_text(&mut self, ws: &mut WebSocket<'_>, _text: &str) {
+        for _ in 0..100 {
+            ws.binary(&[7; 1000]).unwrap();
+        }
+    }
+
+    fn on_close(&mut self, _cx: &mut Ctx<'_>, closed: &Closed<'_>) {
+        self.0.note(closed);
+    }
+}
+
 fn narrow() -> (Faults, Config) {
     let config =
         Config { output_low: 1_000, output_high: 10_000, output_max: 1 << 20, ..Config::default() };
     (Faults { send_buffer_max: 1000, ..Faults::default() }, config)
+}
+
+/// Nothing is read from a peer whose output waits, so what it takes is its sign of life.
+#[test]
+fn a_peer_that_takes_its_output_slowly_stays_and_one_that_takes_nothing_goes() {
+    let (faults, config) = narrow();
+    let mut site = Site::new(faults, config, keep_alive(POLICY), Talker);
+    let (slow, stuck) = (site.open(""), site.open(""));
+    site.sim.advance(Duration::from_secs(7));
+    for wire in [&slow, &stuck] {
+        site.send(wire, 0x81, b"talk");
+    }
+    let mut got = 0;
+    for _ in 0..20 {
+        site.sim.advance(Duration::from_secs(2));
+        got += slow.receive_at_most(100).len();
+    }
+    assert!(!slow.saw_reset() && !slow.saw_fin());
+    assert!(stuck.saw_reset(), "{:?}", site.kept.0.borrow());
+    assert_eq!(site.kept.0.borrow().len(), 1);
+    for _ in 0..10_000 {
+        site.sim.settle();
+        got += slow.receive().len();
+    }
+    assert!(got >= 100 * 1004, "{got}");
 }
 
 /// Tells when it may go on.

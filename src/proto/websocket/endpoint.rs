@@ -14,7 +14,6 @@ use super::remote::{Command, RING};
 use super::sender::{Sender, State};
 use super::shared::Shared;
 use super::socket::{CONTROL_ROOM, WebSocket};
-use crate::conn::Flags;
 use crate::{Close, Ctx, EvHandler, TimerId};
 
 /// Messages of a [`Remote`](super::Remote) that are sent in one turn, so that a busy thread does
@@ -130,7 +129,9 @@ impl<H: Handler> Endpoint<H> {
         let idle_ms = self.shared.wheel.idle_ms;
         let silent_ms = cx.core.now_ms.wrapping_sub(self.seen_ms);
         let mut wait_ms = idle_ms.saturating_sub(silent_ms);
-        if wait_ms == 0 {
+        if rests(cx) {
+            wait_ms = idle_ms; // nothing of what the peer says is read
+        } else if wait_ms == 0 {
             wait_ms = idle_ms;
             let rare = self.rare.get_or_insert_default();
             if rare.pong_timer == TimerId::NONE && self.codec.state() == State::Open {
@@ -255,6 +256,13 @@ impl<H: Handler> EvHandler for Endpoint<H> {
     }
 
     fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> io::Result<()> {
+        let pong = self.rare.as_deref_mut().filter(|rare| timer == rare.pong_timer);
+        if let Some(rare) = pong
+            && rests(cx)
+        {
+            rare.pong_timer = TimerId::NONE; // the pong may be there unread: the wheel goes on
+            return Ok(());
+        }
         let rare = self.rare.as_deref();
         if rare.is_some_and(|rare| timer == rare.pong_timer || timer == rare.close_timer) {
             // A peer that takes nothing would not take the rest either.
@@ -305,5 +313,5 @@ impl<H: Handler> EvHandler for Endpoint<H> {
 /// Whether reading rests, by the output's marks, by the handler's wish or for good.
 fn rests(cx: &Ctx<'_>) -> bool {
     let conn = cx.core.conns.get(cx.id.0);
-    conn.is_none_or(|conn| conn.flags.any(Flags::READ_RESTS))
+    conn.is_none_or(|conn| conn.reading_rests())
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 /// The time limits of a connection. `None` turns one off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlivePolicy {
-    /// Ping after this long without traffic from the peer.
+    /// Ping after this long without traffic from the peer. While nothing is read from it, nothing counts as silence;
+    /// but one that for this long and [`pong_within`](Self::pong_within) takes nothing of an output above its mark is
+    /// given up.
     pub ping_after: Option<Duration>,
     /// Give up if nothing at all arrives for this long after a ping.
     pub pong_within: Duration,

@@ -61,7 +61,7 @@ pub struct WebSockets {
 impl WebSockets {
     /// To be made once on each reactor, in the setup closure.
     pub fn new(options: Options) -> WebSockets {
-        let wheel = Wheel::new(options.keep_alive.ping_after);
+        let wheel = Wheel::new(&options.keep_alive);
         WebSockets { shared: Rc::new(Shared { options, wheel, sets: RefCell::default() }) }
     }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::keepalive::KeepAlivePolicy;
 use super::shared::Shared;
 use crate::conn::Flags;
 use crate::{Close, ConnId, Ctx, EvHandler, TimerId};
@@ -19,6 +20,8 @@ const GONE_MAX: usize = 1024;
 pub(super) struct Wheel {
     /// Idle time before a ping, in milliseconds; 0: nobody is watched.
     pub(super) idle_ms: u32,
+    /// The longest that a peer may take nothing of the output that waits for it, in milliseconds.
+    stuck_ms: u32,
     spokes: RefCell<Spokes>,
 }
 
@@ -35,10 +38,12 @@ struct Spokes {
 }
 
 impl Wheel {
-    pub(super) fn new(ping_after: Option<Duration>) -> Wheel {
-        let most = u128::from(u32::MAX / 4);
-        let idle_ms = ping_after.map_or(0, |after| after.as_millis().clamp(STEPS.into(), most));
-        Wheel { idle_ms: idle_ms as u32, spokes: RefCell::default() }
+    pub(super) fn new(policy: &KeepAlivePolicy) -> Wheel {
+        let most = u32::MAX / 4;
+        let ms = |time: Duration| u32::try_from(time.as_millis()).map_or(most, |ms| ms.min(most));
+        let idle_ms = policy.ping_after.map_or(0, |after| ms(after).max(STEPS));
+        let stuck_ms = idle_ms + ms(policy.pong_within);
+        Wheel { idle_ms, stuck_ms, spokes: RefCell::default() }
     }
 
     fn step_ms(&self) -> u32 {
@@ -69,6 +74,15 @@ impl Wheel {
     }
 }
 
+impl Spokes {
+    /// Has `id` looked at in `steps` steps, or as many as there are.
+    fn add(&mut self, id: ConnId, steps: u32) {
+        let spoke = (self.next + steps.clamp(1, STEPS) as usize) % self.spokes.len();
+        self.spokes[spoke].push(id);
+        self.len += 1;
+    }
+}
+
 impl Shared {
     /// Has the present connection looked at in `after_ms`, not before.
     pub(super) fn watch(self: &Rc<Shared>, cx: &mut Ctx<'_>, after_ms: u32) {
@@ -76,10 +90,7 @@ impl Shared {
             return;
         }
         let wheel = &mut *self.wheel.spokes.borrow_mut();
-        let steps = after_ms.div_ceil(self.wheel.step_ms()).clamp(1, STEPS);
-        let spoke = (wheel.next + steps as usize) % wheel.spokes.len();
-        wheel.spokes[spoke].push(cx.id());
-        wheel.len += 1;
+        wheel.add(cx.id(), after_ms.div_ceil(self.wheel.step_ms()));
         if !wheel.turning {
             wheel.turning = true;
             cx.add(Sweeper { shared: self.clone() });
@@ -103,12 +114,27 @@ impl EvHandler for Sweeper {
     }
 
     fn on_timeout(&mut self, cx: &mut Ctx<'_>, _timer: TimerId) -> io::Result<()> {
-        let wheel = &mut *self.shared.wheel.spokes.borrow_mut();
-        let due = std::mem::take(&mut wheel.spokes[wheel.next]);
+        let Wheel { stuck_ms, ref spokes, .. } = self.shared.wheel;
+        let step_ms = self.shared.wheel.step_ms();
+        let wheel = &mut *spokes.borrow_mut();
+        let mut due = std::mem::take(&mut wheel.spokes[wheel.next]);
         wheel.next = (wheel.next + 1) % wheel.spokes.len();
         wheel.len -= due.len();
+        // Of these the output rose above its mark before they could look.
+        due.extend(wheel.looking.drain());
         for id in due {
             match cx.core.conns.get(id.0) {
+                // Nothing is read from it, so that what it takes is its sign of life.
+                Some(conn)
+                    if conn.flags.any(Flags::ABOVE_HIGH) && !conn.flags.any(Flags::ENDING) =>
+                {
+                    let stuck = cx.core.now_ms.wrapping_sub(conn.last_active);
+                    if stuck < stuck_ms || conn.flags.any(Flags::IDLE_READS) {
+                        wheel.add(id, stuck_ms.saturating_sub(stuck).div_ceil(step_ms));
+                    } else {
+                        cx.core.doom(id, Close::Aborted);
+                    }
+                }
                 Some(conn) if !conn.flags.any(Flags::ENDING) => {
                     wheel.looking.insert(id);
                     cx.core.defer(id, Flags::DRAIN_DUE); // it knows how long it is idle
