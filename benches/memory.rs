@@ -139,6 +139,14 @@ fn run() -> Result<()> {
             names.split(',').map(each).collect::<std::result::Result<_, _>>()?
         }
     };
+    let available = |server: &&Server| match (server.available)() {
+        Ok(()) => true,
+        Err(why) => {
+            eprintln!("memory: {} is left out: {why}", server.name);
+            false
+        }
+    };
+    let servers: Vec<&Server> = servers.into_iter().filter(available).collect();
     let mut figures = Vec::new();
     for workload in workloads {
         let able: Vec<&Server> =

@@ -42,9 +42,9 @@ pub struct Count {
     watched: Option<(usize, Instant)>,
 }
 
-pub struct Client {
-    load: Box<dyn Load>,
+pub struct Client<L: Load + ?Sized = dyn Load> {
     idle: Duration,
+    pub load: Box<L>,
 }
 
 impl Client {
@@ -60,9 +60,17 @@ impl Client {
             Pattern::Datagrams => Box::new(Datagrams::connect(addr, workload)?),
             Pattern::Fan => Box::new(Fan::connect(addr, workload)?),
         };
-        Ok(Client { load, idle: Duration::ZERO })
+        Ok(Client { idle: Duration::ZERO, load })
     }
+}
 
+impl<L: Load> Client<L> {
+    pub fn of(load: L) -> Client<L> {
+        Client { idle: Duration::ZERO, load: Box::new(load) }
+    }
+}
+
+impl<L: Load + ?Sized> Client<L> {
     /// Asks for the first time. Only after connecting, or after [`Until::Silence`].
     pub fn start(&mut self) -> io::Result<()> {
         self.load.count().stopping = false;

@@ -61,20 +61,41 @@ impl Closed {
         workload: &Workload,
         answer_size: usize,
     ) -> io::Result<Closed> {
-        let epoll = Epoll::new()?;
-        let request = Request::new(workload)?;
-        let mut conns = Vec::with_capacity(workload.connections);
+        let mut closed = Closed {
+            epoll: Epoll::new()?,
+            events: vec![EMPTY_EVENT; EVENTS],
+            conns: Vec::with_capacity(workload.connections),
+            active: 0,
+            choice: Rng::with_seed(SEED),
+            request: Request::new(workload)?,
+            answer_size,
+            scratch: vec![0; answer_size + 1],
+            count: Count::new()?,
+            ops_per_answer: workload.depth as u64,
+        };
+        closed.grow(addr, workload, workload.connections)?;
+        closed.active = workload.active;
+        Ok(closed)
+    }
+
+    /// Adds so many connections, which ask from the next start on.
+    pub fn grow(
+        &mut self,
+        addr: SocketAddr,
+        workload: &Workload,
+        connections: usize,
+    ) -> io::Result<()> {
         let backend = match workload.protocol {
             Protocol::Relay => Some(TcpListener::bind(workload::backend(addr))?),
             _ => None,
         };
-        for index in 0..workload.connections {
+        for index in self.conns.len()..self.conns.len() + connections {
             let (mut stream, far) = match &backend {
                 None => (TcpStream::connect(addr)?, None),
                 Some(backend) => {
                     let (near, far) = workload::tunnel(addr, backend)?;
                     far.set_nonblocking(true)?;
-                    epoll.add(&far, IN | EDGE, index as u64)?;
+                    self.epoll.add(&far, IN | EDGE, index as u64)?;
                     (near, Some(far))
                 }
             };
@@ -82,31 +103,21 @@ impl Closed {
             workload.open(&mut stream)?;
             stream.set_nonblocking(true)?;
             sys::set_send_buffer(&stream, SEND_BUFFER)?;
-            epoll.add(&stream, IN | OUT | EDGE, index as u64)?;
+            self.epoll.add(&stream, IN | OUT | EDGE, index as u64)?;
             let mut conn = Conn {
                 stream,
                 far,
                 low_water: 0,
-                offset: index * request.bytes.len(),
+                offset: index * self.request.bytes.len(),
                 busy: false,
                 sent: 0,
                 received: 0,
             };
-            conn.expect(answer_size)?;
-            conns.push(conn);
+            conn.expect(self.answer_size)?;
+            self.conns.push(conn);
         }
-        Ok(Closed {
-            epoll,
-            events: vec![EMPTY_EVENT; EVENTS],
-            conns,
-            active: workload.active,
-            choice: Rng::with_seed(SEED),
-            request,
-            answer_size,
-            scratch: vec![0; answer_size + 1],
-            count: Count::new()?,
-            ops_per_answer: workload.depth as u64,
-        })
+        self.active += connections;
+        Ok(())
     }
 
     /// Begins the next request, on this connection or, if only some are to be active, on any that has none.

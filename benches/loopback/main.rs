@@ -9,6 +9,7 @@ mod apart;
 mod churn;
 mod client;
 mod closed;
+mod crowd;
 mod datagrams;
 mod fan;
 mod figures;
@@ -84,6 +85,7 @@ const PARTS: &[Part] = &[
     },
     Part { name: "latency", what: "latency at fixed rates, open loop", kind: Kind::Latency },
     Part { name: "connections", what: "cost by number of connections", kind: Kind::Growth },
+    Part { name: "crowd", what: "seconds until N clients are answered", kind: Kind::Crowd },
     Part { name: "timers", what: "timers beside other queues", kind: Kind::Timers },
     Part {
         name: "syscalls",
@@ -106,6 +108,7 @@ enum Kind {
     Throughput,
     Latency,
     Growth,
+    Crowd,
     Timers,
     Syscalls,
 }
@@ -158,7 +161,7 @@ fn run() -> Result<bool> {
         apart::serve(server, workload, core, OPEN_FILES)?;
         return Ok(true);
     }
-    let flags = flags(arguments)?;
+    let mut flags = flags(arguments)?;
     interrupt::listen()?;
     let machine = Machine::this();
     println!("{}", machine.line());
@@ -168,6 +171,13 @@ fn run() -> Result<bool> {
     let mut results = Results::new(machine, flags.throughput.closed_loop(flags.cores.server));
     let mut progress =
         Progress::new(flags.parts.iter().map(|part| flags.duration(part.kind)).sum());
+    flags.servers.retain(|server| match (server.available)() {
+        Ok(()) => true,
+        Err(why) => {
+            progress.remark(format!("{} is left out: {why}", server.name));
+            false
+        }
+    });
     for part in &flags.parts {
         if part.kind != Kind::Memory {
             flags.pin();
@@ -199,6 +209,12 @@ impl Kind {
                 progress.clear();
                 print!("{}", growth::table(&outcome));
                 results.growth = Some(outcome);
+            }
+            Kind::Crowd => {
+                let outcome = crowd::run(&scale.crowd, cores.server, servers, progress);
+                progress.clear();
+                print!("{}", crowd::table(&outcome));
+                results.crowd = Some(outcome);
             }
             Kind::Timers => {
                 let outcome = timers::run(&scale.timers, progress);
@@ -299,6 +315,7 @@ impl Flags {
             Kind::Growth => {
                 growth::duration(&scale.growth.closed_loop(cores.server), count(&growth::measures))
             }
+            Kind::Crowd => scale.crowd.duration(count(&crowd::measures)),
             Kind::Timers => scale.timers.duration(),
             Kind::Syscalls if !syscalls::possible() => Duration::ZERO,
             Kind::Syscalls => {

@@ -4,7 +4,7 @@ use crate::footprint::Footprint;
 use crate::machine::Machine;
 use crate::measure::{self, Plan};
 use crate::syscalls::Counted;
-use crate::{growth, latency, page, plots, report, syscalls, timers};
+use crate::{crowd, growth, latency, page, plots, report, syscalls, timers};
 use serde_json::json;
 use std::error::Error;
 use std::fs;
@@ -16,6 +16,7 @@ pub struct Results {
     pub throughput: Vec<measure::Outcome>,
     pub latency: Vec<latency::Outcome>,
     pub growth: Option<growth::Outcome>,
+    pub crowd: Option<crowd::Outcome>,
     pub timers: Option<timers::Outcome>,
     pub syscalls: Vec<Counted>,
     pub footprint: Option<Footprint>,
@@ -29,6 +30,7 @@ impl Results {
             throughput: Vec::new(),
             latency: Vec::new(),
             growth: None,
+            crowd: None,
             timers: None,
             syscalls: Vec::new(),
             footprint: None,
@@ -60,6 +62,7 @@ impl Results {
             "throughput": throughput.collect::<Vec<_>>(),
             "latency": self.latency.iter().map(latency::json).collect::<Vec<_>>(),
             "growth": self.growth.as_ref().map(growth::json),
+            "crowd": self.crowd.as_ref().map(crowd::json),
             "timers": self.timers.as_ref().map(timers::json),
             "system_calls": self.syscalls.iter().map(syscalls::json).collect::<Vec<_>>(),
             "memory": self.footprint.as_ref().map(Footprint::json),

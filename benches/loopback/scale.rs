@@ -1,6 +1,6 @@
 //! How much of everything: for results, for a look, or only to see that it runs.
 
-use crate::{latency, measure, timers};
+use crate::{crowd, latency, measure, timers};
 use std::time::Duration;
 
 pub struct Scale {
@@ -10,6 +10,7 @@ pub struct Scale {
     pub throughput_time: Duration,
     pub latency: Size,
     pub growth: Size,
+    pub crowd: crowd::Plan,
     pub timers: timers::Plan,
     pub memory: Memory,
     /// Messages on each connection while system calls are counted.
@@ -46,6 +47,7 @@ pub static FULL: Scale = Scale {
     throughput_time: Duration::from_secs(360),
     latency: size(5, 4, ms(100)),
     growth: size(5, 3, ms(60)),
+    crowd: crowd::Plan { rounds: 3, waves: 3, step: 1_000 },
     timers: timers::Plan {
         sizes: &[1_000, 10_000, 100_000, 1_000_000],
         rounds: 6,
@@ -61,6 +63,7 @@ pub static QUICK: Scale = Scale {
     throughput_time: Duration::from_secs(30),
     latency: size(1, 2, ms(100)),
     growth: size(1, 2, ms(60)),
+    crowd: crowd::Plan { rounds: 1, waves: 1, step: 1_000 },
     timers: timers::Plan { sizes: &[1_000, 10_000, 100_000], rounds: 3, interval: ms(10) },
     memory: Memory { connections: 1_000, rounds: 1 },
     waves: 20,
@@ -73,6 +76,7 @@ pub static TINY: Scale = Scale {
     throughput_time: Duration::ZERO,
     latency: size(1, 1, ms(5)),
     growth: size(1, 1, ms(5)),
+    crowd: crowd::Plan { rounds: 1, waves: 1, step: 4 },
     timers: timers::Plan { sizes: &[100, 1_000], rounds: 1, interval: ms(1) },
     memory: Memory { connections: 0, rounds: 0 },
     waves: 2,

@@ -12,6 +12,8 @@ mod http;
 mod hyper;
 mod may_minihttp;
 mod mio;
+#[cfg(target_os = "linux")]
+mod monoio;
 mod reev;
 mod runtime;
 mod tokio;
@@ -87,6 +89,8 @@ pub struct Server {
     /// What it does wrong, of what [`crate::verify::thorough`] asks: the failure is shown, and it is measured all the
     /// same.
     pub flaw: Option<&'static str>,
+    /// Whether this system can run it, or why not.
+    pub available: fn() -> Result<(), &'static str>,
 }
 
 const BARE: &[Protocol] = &[
@@ -116,6 +120,7 @@ const TOKIO: &[Protocol] = &[
     Protocol::Relay,
     Protocol::Datagram,
 ];
+const ECHO: &[Protocol] = &[Protocol::Echo];
 const DATAGRAM: &[Protocol] = &[Protocol::Datagram];
 const RELAY: &[Protocol] = &[Protocol::Relay];
 const HTTP: &[Protocol] = &[Protocol::Http];
@@ -155,6 +160,11 @@ pub const ALL: &[Server] = &[
         TOKIO,
         tokio::run,
     ),
+    #[cfg(target_os = "linux")]
+    Server {
+        available: monoio::available,
+        ..Server::new("monoio", "monoio 0.2 on io_uring, a task per connection", ECHO, monoio::run)
+    },
     Server::new("hyper", "hyper 1 on tokio 1, current_thread", HTTP, hyper::run),
     Server {
         flaw: Some("what was asked before a FIN may stay unanswered"),
@@ -184,7 +194,7 @@ impl Server {
         speaks: &'static [Protocol],
         run: fn(Socket, &Arc<Site>) -> io::Result<()>,
     ) -> Server {
-        Server { name, what, speaks, run, again: false, flaw: None }
+        Server { name, what, speaks, run, again: false, flaw: None, available: || Ok(()) }
     }
 
     pub fn find(name: &str) -> Option<&'static Server> {
