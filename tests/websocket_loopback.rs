@@ -6,7 +6,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use reev::http1::Http1;
-use reev::websocket::{CloseCode, Closed, DeflateConfig, Handler, Options, WebSocket, WebSockets};
+use reev::websocket::{
+    CloseCode, Closed, DeflateConfig, Handler, Options, Prepared, SendError, WebSocket, WebSockets,
+};
 use reev::{Config, ConnectOptions, Ctx, Server};
 
 struct Echo;
@@ -58,6 +60,15 @@ impl Handler for Client {
 }
 
 fn run(deflate: Option<DeflateConfig>, path: &'static str) -> Result<(usize, u16, bool), String> {
+    connect(deflate, path, |done| Client { sent: Vec::new(), done })
+}
+
+/// A server of echoes and one client; what the client says at its end.
+fn connect<C: Handler, T: Send + 'static>(
+    deflate: Option<DeflateConfig>,
+    path: &'static str,
+    client: impl Fn(Sender<T>) -> C + Send + Sync + 'static,
+) -> T {
     let mut server = Server::new(Config { reactors: 1, pin: false, ..Config::default() }).unwrap();
     let listener = server.listen("127.0.0.1:0").unwrap();
     let addr = server.local_addr(listener).socket_addr().unwrap();
@@ -67,8 +78,7 @@ fn run(deflate: Option<DeflateConfig>, path: &'static str) -> Result<(usize, u16
             let mut options = Options::default();
             options.codec.deflate = deflate;
             let (http, sockets) = (Http1::new(Default::default()), WebSockets::new(options));
-            let client = Client { sent: Vec::new(), done: done.clone() };
-            let dial = sockets.client("localhost", path, client)?;
+            let dial = sockets.client("localhost", path, client(done.clone()))?;
             reactor.connect(addr, &ConnectOptions::default(), dial);
             reactor.accept(listener, move |_| http.connection(sockets.path("/", || Echo)))
         })
@@ -95,4 +105,19 @@ fn compressed_ones_too() {
 #[test]
 fn a_refusal_is_told() {
     assert!(run(None, "/other").unwrap_err().contains("404"));
+}
+
+/// Says what became of a message that it sent to itself as a peer: prepared ones have no mask.
+struct Prepares(Sender<Result<(), SendError>>);
+
+impl Handler for Prepares {
+    fn on_open(&mut self, ws: &mut WebSocket<'_>) {
+        let peer = ws.peer();
+        self.0.send(peer.send(&mut ws.ctx(), &Prepared::binary(b"x"))).unwrap();
+    }
+}
+
+#[test]
+fn a_clients_peer_refuses_what_has_no_mask() {
+    assert_eq!(connect(None, "/", Prepares), Err(SendError::ClientRole));
 }

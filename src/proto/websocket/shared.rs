@@ -234,13 +234,14 @@ impl Shared {
 pub struct Peer {
     shared: Rc<Shared>,
     id: ConnId,
+    role: Role,
     /// See `Sender::free_window`.
     free_window: usize,
 }
 
 impl Peer {
-    pub(super) fn new(shared: Rc<Shared>, id: ConnId, free_window: usize) -> Peer {
-        Peer { shared, id, free_window }
+    pub(super) fn new(shared: Rc<Shared>, id: ConnId, role: Role, free_window: usize) -> Peer {
+        Peer { shared, id, role, free_window }
     }
 
     /// The connection's name.
@@ -252,8 +253,11 @@ impl Peer {
     ///
     /// # Errors
     /// [`SendError::Closed`] if the WebSocket has ended, is ending or has sent its close frame,
-    /// [`SendError::SlowConsumer`] by the policy.
+    /// [`SendError::SlowConsumer`] by the policy, [`SendError::ClientRole`] of a client.
     pub fn send(&self, cx: &mut Ctx<'_>, message: &Prepared) -> Result<(), SendError> {
+        if self.role == Role::Client {
+            return Err(SendError::ClientRole);
+        }
         let mut cx = cx.conn(self.id).ok_or(SendError::Closed)?;
         if self.shared.sets.borrow().closing.contains(&self.id) {
             return Err(SendError::Closed);

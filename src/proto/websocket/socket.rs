@@ -222,7 +222,8 @@ impl WebSocket<'_> {
 
     /// This WebSocket, for the other handlers of its reactor: to send them what is prepared.
     pub fn peer(&self) -> Peer {
-        Peer::new(self.shared.clone(), self.cx.id, self.sender.free_window())
+        let (role, free_window) = (self.sender.role(), self.sender.free_window());
+        Peer::new(self.shared.clone(), self.cx.id, role, free_window)
     }
 
     /// This WebSocket, for any thread.
