@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes each codec for FUZZ_SECONDS, by default 12, from the seeds of fuzz/corpus on; as many at a time as there are cores.
+# Fuzzes each codec for FUZZ_SECONDS, by default 12, from the seeds of fuzz/corpus on; as many at
+# once as there are cores.
 source "$(dirname "$0")/common.sh"
 
 say "fuzzing"
