@@ -15,7 +15,7 @@ pub trait Host {
     fn stop(self: Box<Self>);
 }
 
-/// Starts a server that reads up to so many bytes at once, pinned to the last core or not.
+/// Starts a server that reads up to so many bytes at once, pinned to the first core or not.
 type Start = fn(usize, bool) -> io::Result<Box<dyn Host>>;
 
 pub struct Server {
@@ -31,10 +31,10 @@ pub const SERVERS: &[Server] = &[
     Server { name: "tokio", start: Tokio::start },
 ];
 
-/// Pins this thread: a client to the first core, a server to the last.
-pub fn pin(server: bool) {
-    if let Some([first, .., last]) = core_affinity::get_core_ids().as_deref() {
-        core_affinity::set_for_current(if server { *last } else { *first });
+/// Pins this thread, and those that it starts, to the first core.
+pub fn pin() {
+    if let Some([first, ..]) = core_affinity::get_core_ids().as_deref() {
+        core_affinity::set_for_current(*first);
     }
 }
 
@@ -58,7 +58,7 @@ impl Host for Blocking {
         let (size, pinned) = (self.size, self.pin);
         let echo = move || {
             if pinned {
-                pin(true);
+                pin();
             }
             let mut buffer = vec![0; size];
             while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -86,14 +86,14 @@ struct Reev {
 
 impl Reev {
     fn start(size: usize, pinned: bool) -> io::Result<Box<dyn Host>> {
-        let core = core_affinity::get_core_ids().and_then(|ids| ids.last().map(|core| core.id));
+        let core = core_affinity::get_core_ids().and_then(|ids| ids.first().map(|core| core.id));
         let core = core.filter(|_| pinned);
         let mut watcher =
             Watcher::with_config(&WatcherConfig { core, ..WatcherConfig::default() })?;
         let delegator = watcher.delegator();
         let echo = thread::Builder::new().spawn(move || {
             if pinned {
-                pin(true);
+                pin();
             }
             while let Ok(completions) = watcher.wait() {
                 for done in completions {
@@ -103,7 +103,10 @@ impl Reev {
                             done.conn.write_part((), buffer, 0..n, Deadline::None)
                         }
                         (Kind::Write, Ok(()), _) => done.conn.read((), Some(buffer)),
-                        _ => Ok(done.conn.free()),
+                        _ => {
+                            done.conn.free();
+                            Ok(())
+                        }
                     };
                 }
             }
@@ -137,7 +140,7 @@ impl Tokio {
         let (streams, mut given) = unbounded_channel::<TcpStream>();
         let runtime = thread::Builder::new().spawn(move || {
             if pinned {
-                pin(true);
+                pin();
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
             runtime.block_on(async {

@@ -202,6 +202,25 @@ impl<T> Conn<T> {
     /// Tells the peer that nothing more is coming (a FIN), behind all that was written; reading
     /// goes on. Later writes complete with an error.
     ///
+    /// ```
+    /// use reev::proactor::{Kind, Watcher};
+    /// use std::io::Read;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// let mut watcher = Watcher::new()?;
+    /// let conn = watcher.delegate(ours)?;
+    /// conn.write((), b"all of it".to_vec())?;
+    /// assert_eq!(watcher.wait()?.next().map(|done| done.kind), Some(Kind::Write));
+    /// conn.shutdown_write()?;
+    /// let mut all = String::new();
+    /// theirs.read_to_string(&mut all)?; // to the FIN
+    /// assert_eq!(all, "all of it");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `WouldBlock` while a write is not complete, `NotConnected` if the connection is closed, by
     /// either side.
