@@ -24,7 +24,7 @@ fn wait_for(what: &str, wanted: usize, of: &str) {
     panic!("{what}: {} {of}, not {wanted}", count(of));
 }
 
-/// Planted: completions that nobody takes stay; a link stays in the list that the poller has; a freed connection keeps its socket.
+/// Planted: completions that nobody takes stay.
 #[test]
 fn a_watcher_leaves_nothing_behind() {
     let context: Arc<()> = Arc::new(());

@@ -62,7 +62,6 @@ fn deadlines(count: usize) {
     }
 }
 
-/// Planted, in each: a connection's timer is not armed again after it has fired.
 #[test]
 fn deadlines_of_1_000_connections() {
     deadlines(1000);
@@ -171,8 +170,6 @@ fn echoes(count: usize, size: usize, owned: Option<usize>) {
     assert!(clients.wait().unwrap().success());
 }
 
-/// Planted, in each: what a blocked write has left over begins at the buffer's start again; a
-/// connection is found under the name of another.
 #[test]
 fn echoes_of_1_000_clients() {
     echoes(1000, 128, None);

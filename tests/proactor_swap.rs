@@ -102,8 +102,6 @@ fn run(steps: &[(usize, Step)], swap_buffer: usize) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Planted: a piece of the buffer is lent under its neighbour's index; a chunk is handed out
-    /// again while it is lent.
     #[test]
     fn swap_and_owned_reads_share_a_stream_without_a_loss(
         steps in prop::collection::vec((0..3usize, step()), 1..120),
@@ -113,7 +111,6 @@ proptest! {
     }
 }
 
-/// Planted: a rest of 4 KiB counts as full.
 #[test]
 fn the_whole_buffer_is_lent_before_anybody_waits() {
     const SIZE: usize = 64 << 10;
@@ -164,7 +161,6 @@ fn one_read_can_fill_the_whole_buffer() {
 
 /// 1,024 connections always have data, and the buffer has room for one at a time: each wait
 /// serves the one that waits longest, and the watcher is not told of the others.
-/// Planted: all who wait are told at each wait; the line is served from its end.
 #[test]
 fn those_who_wait_for_the_buffer_are_served_in_turn_and_nobody_else_is_woken() {
     const CONNS: usize = 1024;
@@ -201,7 +197,6 @@ fn those_who_wait_for_the_buffer_are_served_in_turn_and_nobody_else_is_woken() {
     assert!(told <= (CONNS * ROUNDS) as u64, "{told} messages for {} reads", CONNS * ROUNDS);
 }
 
-/// Planted: a read that has timed out keeps its place in line, and the next is not looked for.
 #[test]
 fn those_who_leave_the_line_do_not_hold_it_up() {
     let mut watcher = watcher(4096);
