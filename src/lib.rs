@@ -316,4 +316,16 @@ pub use timing::Traffic;
 mod pages {
     #[doc = include_str!("../README.md")]
     struct Readme;
+    #[doc = include_str!("../docs/deployment.md")]
+    struct Deployment;
+    #[doc = include_str!("../docs/limits.md")]
+    struct Limits;
+    #[doc = include_str!("../docs/shutdown.md")]
+    struct Shutdown;
+    #[doc = include_str!("../docs/threads.md")]
+    struct Threads;
+    #[doc = include_str!("../docs/timers.md")]
+    struct Timers;
+    #[doc = include_str!("../docs/turn.md")]
+    struct Turn;
 }

@@ -62,6 +62,7 @@ const NOT_SHOWN: [(&str, &[&str]); 7] = [
             "try_wait",
             "wait_timeout",
             "write_by",
+            "write_part",
             "write_vectored",
             "read_while_blocked",
             "close_listener",
@@ -69,6 +70,7 @@ const NOT_SHOWN: [(&str, &[&str]); 7] = [
             "set_faults",
             "turn",
             "saw_reset",
+            "shutdown_write",
             "free",
         ],
     ),
@@ -314,4 +316,75 @@ fn every_hard_case_names_tests_that_are_there() {
         }
     }
     none("docs/hard-cases.md is not up to date", &wrong);
+}
+
+/// The names that a heading can be linked by.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let plain = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    plain.map(|line| line.replace(' ', "-").replace(['.', ',', '`', ':', '(', ')'], "")).collect()
+}
+
+/// Planted: a link to a page that is not there, and one to a heading that is not.
+#[test]
+fn every_link_of_a_page_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let notes = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let mut pages = files("docs", &["md"]);
+    pages.extend(notes.map(|name| (name.to_owned(), page(name))));
+    let mut broken = Vec::new();
+    for (name, text) in &pages {
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        // docs/bench/ is written by the bench.
+        let elsewhere = |target: &&str| target.contains("://") || target.starts_with("bench/");
+        for target in targets.filter(|target| !elsewhere(target)) {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let folder = Path::new(name).parent().unwrap_or(Path::new(""));
+            let place = root.join(if path.is_empty() { name.into() } else { folder.join(path) });
+            let is_there = place.exists()
+                && (anchor.is_empty()
+                    || anchors(&std::fs::read_to_string(&place).unwrap()).contains(anchor));
+            if !is_there {
+                broken.push(format!("{name}: {target}"));
+            }
+        }
+    }
+    none("links that lead nowhere", &broken);
+}
+
+/// Planted: a page taken from the index.
+#[test]
+fn the_index_has_every_page() {
+    let index = page("docs/README.md");
+    let pages = files("docs", &["md"]).into_iter();
+    let names = pages.filter_map(|(name, _)| name.strip_prefix("docs/").map(str::to_owned));
+    let missing = names.filter(|name| {
+        name != "README.md" && !name.contains('/') && !index.contains(&format!("]({name})"))
+    });
+    none("pages that docs/README.md does not link", &missing.collect::<Vec<_>>());
+}
+
+/// Planted: a field renamed on the page.
+#[test]
+fn the_pages_name_every_setting() {
+    let config = page("src/config.rs");
+    let pages = ["limits", "linux", "shutdown", "operations", "deployment"];
+    let text: String = pages.iter().map(|name| page(&format!("docs/{name}.md"))).collect();
+    let fields = config.lines().filter_map(|line| line.strip_prefix("    pub "));
+    let fields = fields.filter_map(|rest| rest.split_once(": ").map(|(name, _)| name));
+    let unnamed = fields.filter(|name| !name.contains(' ') && !has_word(&text, name));
+    none("settings that no page names", &unnamed.map(str::to_owned).collect::<Vec<_>>());
+}
+
+/// Planted: a file without a row.
+#[test]
+fn the_design_lists_every_file_of_the_core() {
+    let design = page("docs/design.md");
+    let files = files("src", &["rs"]).into_iter().map(|(name, _)| name);
+    let unlisted = files.filter(|name| {
+        let name = name.trim_start_matches("src/");
+        let deep = name.starts_with("proto/") || name.starts_with("proactor/");
+        !deep && !design.contains(&format!("`{name}`"))
+    });
+    none("files that docs/design.md does not list", &unlisted.collect::<Vec<_>>());
 }
