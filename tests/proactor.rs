@@ -315,6 +315,7 @@ fn settings_that_make_no_sense_are_refused() {
     refused(WatcherConfig { read_buffer: 1, ..WatcherConfig::default() });
 }
 
+/// Planted: a buffer of no bytes is read into.
 #[test]
 fn a_buffer_of_no_bytes_is_no_end_of_the_stream() {
     let (mut client, served) = pair();
@@ -330,6 +331,7 @@ fn a_buffer_of_no_bytes_is_no_end_of_the_stream() {
     assert_eq!((got[2].context, got[2].data.as_slice()), (3, &b"xy"[..]));
 }
 
+/// Planted: a part is written from the buffer's start.
 #[test]
 fn a_part_is_written_and_the_buffer_comes_back_whole() {
     let (mut client, served) = pair();
@@ -354,6 +356,7 @@ fn a_part_outside_of_its_buffer_is_a_mistake() {
 }
 
 /// Whatever the outcome, it is the caller's own value that comes back, not a copy.
+/// Planted: `fail` forgets the writes.
 #[test]
 fn every_outcome_gives_the_context_back() {
     let (client, served) = UnixStream::pair().unwrap();
@@ -383,6 +386,7 @@ fn every_outcome_gives_the_context_back() {
 
 /// By the watcher's own clock no operation ends before its deadline, and of many the earlier
 /// ends first, to a millisecond, in whatever order they were submitted.
+/// Planted: deadlines are met a millisecond early.
 #[test]
 fn deadlines_are_kept_to_a_millisecond() {
     let mut slack = Duration::from_millis(200);
@@ -423,6 +427,7 @@ fn deadlines_are_kept_to_a_millisecond() {
     assert_eq!(order, expected);
 }
 
+/// Planted: the watcher looks only at the first deadline of a connection.
 #[test]
 fn deadlines_of_one_connection_end_in_their_own_order() {
     let (mut client, served) = pair();
@@ -443,6 +448,7 @@ fn deadlines_of_one_connection_end_in_their_own_order() {
     assert_eq!(take(&mut watcher, 1)[0].context, "never");
 }
 
+/// Planted: the porter does not mind when the caller stays away.
 #[test]
 fn what_was_submitted_goes_on_while_the_caller_is_busy() {
     const SIZE: usize = 8 << 20;
@@ -469,6 +475,7 @@ fn what_was_submitted_goes_on_while_the_caller_is_busy() {
     }
 }
 
+/// Planted: a wait looks at the poller only when nothing has completed.
 #[test]
 fn what_always_completes_does_not_keep_from_the_rest() {
     let (mut client, served) = UnixStream::pair().unwrap();
@@ -487,6 +494,7 @@ fn what_always_completes_does_not_keep_from_the_rest() {
     panic!("the read did not get its turn");
 }
 
+/// Planted: a completion does not ring for a caller that polls.
 #[test]
 fn a_submission_of_another_thread_wakes_the_caller() {
     let (_client, served) = pair();
