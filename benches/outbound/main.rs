@@ -1,5 +1,6 @@
-//! What passing bytes on costs: `Ctx::pair` beside bare loops that copy or splice, for messages
-//! of several lengths that go there and back; and a UDP echo with and without batches.
+//! What passing bytes on costs by the length of messages: `Ctx::pair` beside bare loops that copy
+//! or splice. It shows from which length on the pipe pays; the bench `loopback` has proxies among
+//! others, and UDP.
 //!
 //! The server's thread has one core, the load another. Rounds of all servers take turns; what
 //! counts is the processor time of the server's thread.
@@ -9,7 +10,6 @@
 mod sys;
 
 mod proxies;
-mod udp;
 
 use std::time::Duration;
 
@@ -29,19 +29,12 @@ fn main() {
     let mut arguments = pico_args::Arguments::from_env();
     let _ = arguments.contains("--bench"); // cargo passes it
     if arguments.contains("--help") {
-        println!("--rounds N (5), --slice-ms N (200), --only proxy|udp");
+        println!("--rounds N (5), --slice-ms N (200)");
         return;
     }
     let number = |flag, default| -> u64 {
         arguments.clone().opt_value_from_str(flag).expect("a number").unwrap_or(default)
     };
     let (rounds, slice) = (number("--rounds", 5), Duration::from_millis(number("--slice-ms", 200)));
-    let only: Option<String> = arguments.opt_value_from_str("--only").expect("a name");
-    let wanted = |name| only.as_deref().is_none_or(|only| only == name);
-    if wanted("proxy") {
-        proxies::compare(rounds, slice);
-    }
-    if wanted("udp") {
-        udp::compare(rounds, slice);
-    }
+    proxies::compare(rounds, slice);
 }
