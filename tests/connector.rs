@@ -163,7 +163,7 @@ fn shutdown_cancels_what_is_under_way() {
 
 /// Success, timeout, refusal and cancellation come in one turn, on a kernel that reorders and
 /// withholds events: whichever comes first counts, and it alone.
-/// Planted: `connect_timed_out` without a look at what has become of the attempt's owner.
+/// Planted: the attempts that have not won are not closed.
 #[test]
 fn hard_case_25_a_race_of_answer_timeout_and_cancel_has_one_outcome() {
     let mut outcomes = std::collections::BTreeMap::<String, usize>::new();
