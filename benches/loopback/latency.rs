@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-/// The workloads of a whole run.
+/// The workloads of a whole run, the most important first.
 pub const WORKLOADS: &[&str] = &["echo-128", "http-1", "ws-128"];
 /// Offered rates as shares of the first server's closed loop.
 pub const SHARES: [f64; 3] = [0.3, 0.6, 0.8];

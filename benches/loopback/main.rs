@@ -358,6 +358,7 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
     let workloads = select(only.as_deref(), workload::ALL, Workload::find, "workload")?;
     // Of the workloads that are measured, some are enough for the slower parts, if nobody names any.
     let some = |names: &[&str]| -> Vec<&'static Workload> {
+        let names = &names[..names.len().min(scale.some)];
         let kept = |w: &&&Workload| only.is_some() || names.contains(&w.name);
         workloads.iter().filter(kept).copied().collect()
     };

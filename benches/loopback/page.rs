@@ -1,5 +1,6 @@
 //! The page of results, in Markdown.
 
+use crate::crowd::{self, Point};
 use crate::growth;
 use crate::latency::{self, QUANTILES, SHARES};
 use crate::measure::{Outcome, Sample, Series};
@@ -43,6 +44,10 @@ pub fn text(results: &Results, plots: &[Plot], remarks: &[String]) -> String {
     if let Some(growth) = &results.growth {
         connections(&mut text, growth);
         show(&mut text, plots, Topic::Growth);
+    }
+    if let Some(crowd) = results.crowd.as_ref().filter(|crowd| !crowd.crowds.is_empty()) {
+        clients(&mut text, crowd);
+        show(&mut text, plots, Topic::Crowd);
     }
     if let Some(timers) = &results.timers {
         timer_queues(&mut text, timers);
@@ -182,6 +187,29 @@ fn connections(text: &mut String, outcome: &growth::Outcome) {
         });
         let name = growth.server.name.to_owned();
         row(text, [name].into_iter().chain(growth::CONNECTIONS.iter().map(cell)).chain(line));
+    }
+    text.push('\n');
+}
+
+fn clients(text: &mut String, outcome: &crowd::Outcome) {
+    text.push_str(
+        "## Time by number of clients\n\nAll send 1 KiB at once and read it back: milliseconds until the last has it, and \
+         the straight line through them: what\none client more takes, and how well the line fits.\n\n",
+    );
+    let milliseconds = |point: &Point| format!("{:.1}", point.spread().median * 1e3);
+    // Every second number is enough to read; the plot has them all.
+    let shown = |crowd: &crowd::Crowd, cell: fn(&Point) -> String| -> Vec<String> {
+        crowd.points.iter().skip(1).step_by(2).map(cell).collect()
+    };
+    let counts = shown(&outcome.crowds[0], |point| point.clients.to_string());
+    let names = [""].into_iter().chain(counts.iter().map(String::as_str));
+    header(text, names.chain(["µs a client", "R²"]));
+    for crowd in &outcome.crowds {
+        let line = crowd.line().map_or_else(Default::default, |line| {
+            [format!("{:.2}", line.slope * 1e6), format!("{:.3}", line.r_squared)]
+        });
+        let name = crowd.server.name.to_owned();
+        row(text, [name].into_iter().chain(shown(crowd, milliseconds)).chain(line));
     }
     text.push('\n');
 }

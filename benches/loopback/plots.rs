@@ -13,6 +13,7 @@ pub enum Topic {
     Throughput,
     Latency,
     Growth,
+    Crowd,
     Timers,
 }
 
@@ -48,6 +49,11 @@ pub fn of(results: &Results) -> Vec<Plot> {
         let title = "CPU per echo of 128 B by number of connections".to_owned();
         let drawn = curves::growth(&title, growth);
         add(Topic::Growth, "connections.svg".to_owned(), title, drawn);
+    }
+    if let Some(crowd) = results.crowd.as_ref().filter(|crowd| !crowd.crowds.is_empty()) {
+        let title = "Time for all of N clients to be echoed 1 KiB".to_owned();
+        let drawn = curves::crowd(&title, crowd);
+        add(Topic::Crowd, "crowd.svg".to_owned(), title, drawn);
     }
     if let Some(timers) = results.timers.as_ref().filter(|t| !t.queues[0].sizes.is_empty()) {
         let title = "Timers by number pending".to_owned();

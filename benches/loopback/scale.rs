@@ -8,6 +8,8 @@ pub struct Scale {
     /// With as many slices as fit into the time, and at most so many.
     pub throughput: Size,
     pub throughput_time: Duration,
+    /// Latency and system calls: the first so many of their workloads.
+    pub some: usize,
     pub latency: Size,
     pub growth: Size,
     pub crowd: crowd::Plan,
@@ -44,7 +46,8 @@ const fn size(rounds: usize, slices: usize, interval: Duration) -> Size {
 pub static FULL: Scale = Scale {
     name: "full",
     throughput: size(7, 8, ms(60)),
-    throughput_time: Duration::from_secs(360),
+    throughput_time: Duration::from_secs(300),
+    some: usize::MAX,
     latency: size(5, 4, ms(100)),
     growth: size(5, 3, ms(60)),
     crowd: crowd::Plan { rounds: 3, waves: 3, step: 1_000 },
@@ -59,8 +62,9 @@ pub static FULL: Scale = Scale {
 
 pub static QUICK: Scale = Scale {
     name: "quick",
-    throughput: size(3, 2, ms(60)),
-    throughput_time: Duration::from_secs(30),
+    throughput: size(2, 2, ms(60)),
+    throughput_time: Duration::from_secs(20),
+    some: 2,
     latency: size(1, 2, ms(100)),
     growth: size(1, 2, ms(60)),
     crowd: crowd::Plan { rounds: 1, waves: 1, step: 1_000 },
@@ -74,6 +78,7 @@ pub static TINY: Scale = Scale {
     name: "tiny",
     throughput: size(1, 1, ms(5)),
     throughput_time: Duration::ZERO,
+    some: usize::MAX,
     latency: size(1, 1, ms(5)),
     growth: size(1, 1, ms(5)),
     crowd: crowd::Plan { rounds: 1, waves: 1, step: 4 },

@@ -18,8 +18,8 @@ use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::{env, fs, process};
 
-/// The workloads of a whole run.
-pub const WORKLOADS: &[&str] = &["echo-128", "http-1", "http-16", "ws-128"];
+/// The workloads of a whole run, the most important first.
+pub const WORKLOADS: &[&str] = &["echo-128", "http-1", "ws-128", "http-16"];
 /// `None` where there is only one: nothing is pinned.
 #[derive(Clone, Copy)]
 pub struct Cores {

@@ -1,10 +1,13 @@
 //! Lines over logarithmic axes: latency by percentile, cost by number of connections, timers by number pending.
 
 use super::{Drawn, FAINT, FONT, INK, colour};
+use crate::crowd;
+use crate::figures::Spread;
 use crate::growth;
 use crate::latency::{self, SHARES};
 use crate::timers::{self, OPERATIONS};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 use std::error::Error;
 
@@ -151,22 +154,67 @@ pub fn growth(title: &str, outcome: &growth::Outcome) -> Drawn {
             .y_desc("CPU ns per operation")
             .draw()?;
         for (index, growth) in outcome.servers.iter().enumerate() {
-            let ink = colour(growth.server.name);
-            if let Some(line) = growth.line() {
-                let ends = [first, last].map(|count| (count, line.at(count.log2())));
-                chart.draw_series(LineSeries::new(ends, ink.mix(0.6).stroke_width(2)))?;
-            }
             // Side by side, so that equal ones are seen.
-            let aside = ASIDE.powi(index as i32);
-            for (count, cost) in growth.cost() {
-                let x = count as f64 * aside;
-                let quartiles = [(x, cost.low), (x, cost.high)];
-                chart.draw_series([PathElement::new(quartiles, ink)])?;
-                chart.draw_series([Circle::new((x, cost.median), 4, ink.filled())])?;
-            }
+            let aside = |count: usize| count as f64 * ASIDE.powi(index as i32);
+            let dots = growth.cost().into_iter().map(|(count, cost)| (aside(count), cost));
+            let line = growth.line();
+            let ends = line.map(|line| [first, last].map(|count| (count, line.at(count.log2()))));
+            fitted(&mut chart, colour(growth.server.name), dots, ends)?;
         }
         Ok(())
     })
+}
+
+pub fn crowd(title: &str, outcome: &crowd::Outcome) -> Drawn {
+    let names: Vec<&str> = outcome.crowds.iter().map(|crowd| crowd.server.name).collect();
+    let points = || outcome.crowds.iter().flat_map(|crowd| &crowd.points);
+    let slowest = points().map(|point| point.spread().high).fold(0.0, f64::max);
+    let most = points().map(|point| point.clients).max().unwrap_or_default() as f64;
+    page(title, 1, 2 * PANEL.0, &names, |panels| {
+        let mut chart = ChartBuilder::on(&panels[0])
+            .margin(10)
+            .x_label_area_size(38)
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..most * 1.05, 0.0..slowest * 1.1)?;
+        chart
+            .configure_mesh()
+            .light_line_style(FAINT.mix(0.3))
+            .bold_line_style(FAINT)
+            .max_light_lines(1)
+            .x_label_formatter(&|count: &f64| format!("{count:.0}"))
+            .y_label_formatter(&|seconds: &f64| format!("{seconds:.3}"))
+            .x_desc("clients")
+            .y_desc("seconds")
+            .draw()?;
+        for crowd in &outcome.crowds {
+            let dots = crowd.points.iter().map(|point| (point.clients as f64, point.spread()));
+            let ends = crowd.line().map(|line| [0.0, most].map(|count| (count, line.at(count))));
+            fitted(&mut chart, colour(crowd.server.name), dots, ends)?;
+        }
+        Ok(())
+    })
+}
+
+/// Points with their quartiles, and the line through them.
+fn fitted<X, Y>(
+    chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>,
+    ink: RGBColor,
+    points: impl Iterator<Item = (f64, Spread)>,
+    line: Option<[(f64, f64); 2]>,
+) -> Outcome
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    if let Some(ends) = line {
+        chart.draw_series(LineSeries::new(ends, ink.mix(0.6).stroke_width(2)))?;
+    }
+    for (x, spread) in points {
+        let quartiles = [(x, spread.low), (x, spread.high)];
+        chart.draw_series([PathElement::new(quartiles, ink)])?;
+        chart.draw_series([Circle::new((x, spread.median), 4, ink.filled())])?;
+    }
+    Ok(())
 }
 
 pub fn timers(title: &str, outcome: &timers::Outcome) -> Drawn {
