@@ -22,7 +22,8 @@ const SPARE_FILES: u64 = 64;
 
 static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
     let base = Workload::find(BASE).expect("it is one of the workloads");
-    CONNECTIONS.iter().map(|&connections| Workload { connections, ..*base }).collect()
+    let of = |&count: &usize| Workload { connections: count, active: count, ..*base };
+    CONNECTIONS.iter().map(of).collect()
 });
 
 pub struct Outcome {
