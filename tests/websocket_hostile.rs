@@ -13,7 +13,7 @@ use reev::http1::Http1;
 use reev::sim::{Faults, Peer as Wire, Simulation};
 use reev::websocket::{
     CloseCode, Closed, Handler, KeepAlivePolicy, Options, Peer, Prepared, Role, SendError,
-    WebSocket, WebSockets,
+    SlowConsumer, WebSocket, WebSockets,
 };
 use reev::{Config, Ctx, ListenerId};
 
@@ -268,4 +268,131 @@ fn a_flood_of_pings_is_answered_at_the_peers_pace() {
     assert_eq!(got.len(), 2000 * 127);
     assert!(got.chunks(127).all(|pong| pong[..2] == [0x8a, 125]));
     assert!(*site.kept.0.borrow() > 0);
+}
+
+/// Panics where it is told to.
+struct Fragile(Rc<Ends>);
+
+impl Handler for Fragile {
+    fn on_text(&mut self, ws: &mut WebSocket<'_>, text: &str) {
+        match text {
+            "timer" => drop(ws.set_timer(Duration::from_secs(1))),
+            "close" => ws.close(CloseCode::NORMAL, ""),
+            "echo" => ws.text(text).unwrap(),
+            _ => panic!("{text}"),
+        }
+    }
+
+    fn on_ping(&mut self, _ws: &mut WebSocket<'_>, _payload: &[u8]) {
+        panic!("ping");
+    }
+
+    fn on_close_frame(&mut self, _ws: &mut WebSocket<'_>, _code: CloseCode, _reason: &str) {
+        panic!("close frame");
+    }
+
+    fn on_timeout(&mut self, _ws: &mut WebSocket<'_>, _timer: reev::TimerId) {
+        panic!("timer");
+    }
+
+    fn on_close(&mut self, _cx: &mut Ctx<'_>, closed: &Closed<'_>) {
+        self.0.note(closed);
+    }
+}
+
+#[test]
+fn a_handler_that_panics_takes_nobody_with_it() {
+    let mut site = Site::new(Faults::default(), Config::default(), Options::default(), Fragile);
+    let other = site.open("");
+    let ways = [(0x81, &b"text"[..]), (0x89, b""), (0x88, b"\x03\xe8"), (0x81, b"timer")];
+    for (number, (first, payload)) in ways.into_iter().enumerate() {
+        let wire = site.open("");
+        site.send(&wire, first, payload);
+        site.sim.advance(Duration::from_secs(2));
+        assert!(wire.saw_reset(), "{payload:?}");
+        let ends = site.kept.0.borrow();
+        assert_eq!((ends.len(), ends[number].1.as_str()), (number + 1, "panic"));
+        drop(ends);
+        site.send(&other, 0x81, b"echo");
+        assert_eq!(other.receive(), b"\x81\x04echo");
+    }
+}
+
+/// A peer for others to send to, and a remote for other threads.
+#[derive(Default)]
+struct Reached(RefCell<Vec<(Peer, reev::websocket::Remote)>>);
+
+struct Reachable(Rc<Reached>);
+
+impl Handler for Reachable {
+    fn on_open(&mut self, ws: &mut WebSocket<'_>) {
+        let reached = (ws.peer(), ws.remote());
+        self.0.0.borrow_mut().push(reached);
+    }
+}
+
+/// A broadcast is held to the policy for each of its receivers.
+#[test]
+fn a_broadcast_is_held_to_each_policy() {
+    let message = Prepared::binary(&[7; 1000]);
+    for policy in [SlowConsumer::Wait, SlowConsumer::Drop, SlowConsumer::Close] {
+        let (faults, config) = narrow();
+        let mut options = Options::default();
+        options.slow_consumer = policy;
+        let mut site = Site::new(faults, config, options, Reachable);
+        let (slow, quick) = (site.open(""), site.open(""));
+        let mut got = Vec::new();
+        let mut told = Vec::new();
+        for _ in 0..100 {
+            for (place, (peer, _)) in site.kept.0.borrow().iter().enumerate() {
+                let sent = match site.sim.reactor().conn(peer.id()) {
+                    Some(mut cx) => peer.send(&mut cx, &message),
+                    None => Err(SendError::Closed),
+                };
+                if place == 0 {
+                    told.push(sent);
+                } else {
+                    assert_eq!(sent, Ok(()));
+                }
+            }
+            for _ in 0..1000 {
+                site.sim.settle();
+                got.extend(quick.receive());
+            }
+        }
+        assert_eq!(got.len(), 100 * 1004, "{policy:?}");
+        let kept = told.iter().take_while(|sent| sent.is_ok()).count();
+        let wanted = |error: SendError| told[kept..].iter().all(|&sent| sent == Err(error));
+        match policy {
+            SlowConsumer::Wait => assert_eq!(kept, 100),
+            SlowConsumer::Drop => {
+                assert!((9..13).contains(&kept) && wanted(SendError::SlowConsumer))
+            }
+            _ => {
+                assert!((9..13).contains(&kept), "{kept}");
+                assert_eq!(told[kept], Err(SendError::SlowConsumer));
+                assert!(told[kept + 1..].iter().all(|&sent| sent == Err(SendError::Closed)));
+            }
+        }
+        assert_eq!(slow.saw_reset(), policy == SlowConsumer::Close);
+    }
+}
+
+/// What waited for a WebSocket that has ended is given back, though somebody keeps its remote.
+#[test]
+fn a_remote_that_is_kept_keeps_no_messages() {
+    let (faults, config) = narrow();
+    let mut site = Site::new(faults, config, Options::default(), Reachable);
+    let wire = site.open("");
+    let remote = site.kept.0.borrow()[0].1.clone();
+    let data = bytes::Bytes::from(vec![7; 100_000]);
+    for _ in 0..10 {
+        remote.binary(data.clone()).unwrap();
+    }
+    site.sim.settle();
+    assert!(!data.is_unique());
+    wire.reset();
+    site.sim.settle();
+    assert_eq!(remote.binary(data.clone()), Err(SendError::Closed));
+    assert!(data.is_unique());
 }

@@ -295,6 +295,9 @@ impl<H: Handler> EvHandler for Endpoint<H> {
     fn on_close(&mut self, cx: &mut Ctx<'_>, cause: &Close) {
         self.shared.forget(cx);
         let rare = self.rare.take().unwrap_or_default();
+        if let Some(queue) = &rare.remote {
+            queue.close();
+        }
         let closed = Closed {
             code: self.codec.sender().close_code().unwrap_or(CloseCode::ABNORMAL),
             reason: &rare.reason,

@@ -147,6 +147,7 @@ pub(super) struct Queue {
 struct Waiting {
     commands: VecDeque<Command>,
     weight: usize,
+    closed: bool,
 }
 
 impl Queue {
@@ -157,6 +158,9 @@ impl Queue {
     /// True if nothing waited before, so that the reactor is to be told.
     fn push(&self, command: Command) -> Result<bool, SendError> {
         let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(SendError::Closed);
+        }
         let weight = waiting.weight + command.weight();
         if weight > self.max {
             return Err(SendError::Full);
@@ -171,6 +175,11 @@ impl Queue {
         let command = waiting.commands.pop_front()?;
         waiting.weight -= command.weight();
         Some(command)
+    }
+
+    /// The connection has ended: what waits is given back, and nothing is taken any more.
+    pub(super) fn close(&self) {
+        *self.lock() = Waiting { closed: true, ..Waiting::default() };
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
