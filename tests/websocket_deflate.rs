@@ -189,6 +189,25 @@ fn windows_are_kept_at_every_level() {
     }
 }
 
+/// RFC 7692 section 7.1.1: without context takeover no message refers to one before, of its own connection or of
+/// another that used the compressor in between.
+#[test]
+fn without_takeover_each_message_stands_alone() {
+    let deflate = DeflateConfig { threshold: 1, ..DeflateConfig::default() };
+    let config = Config { deflate: Some(deflate), ..Config::default() };
+    let text = "said before, here or elsewhere; ".repeat(10);
+    for role in ROLES {
+        let mut both = [0, 1].map(|_| connect(role, &config, Some(&FORGETFUL)));
+        let peer = if role == Role::Server { Role::Client } else { Role::Server };
+        for round in 0..6 {
+            let mut frame = Vec::new();
+            both[round % 2].sender().text(&text, &mut frame).unwrap();
+            assert_eq!(frame[0], 0xc1);
+            assert_eq!(taken(peer, &FORGETFUL, &frame), [Owned::Text(text.clone())]);
+        }
+    }
+}
+
 #[test]
 fn prepared_messages() {
     let text = "a message for everyone, everyone, everyone ".repeat(3);
