@@ -396,3 +396,18 @@ fn a_remote_that_is_kept_keeps_no_messages() {
     assert_eq!(remote.binary(data.clone()), Err(SendError::Closed));
     assert!(data.is_unique());
 }
+
+/// More than one turn sends: the rest follows without another call.
+#[test]
+fn a_long_queue_of_a_remote_is_sent_to_its_end() {
+    let mut site = Site::new(Faults::default(), Config::default(), Options::default(), Reachable);
+    let wire = site.open("");
+    let remote = site.kept.0.borrow()[0].1.clone();
+    for number in 0..5000 {
+        remote.text(format!("{number:04}")).unwrap();
+    }
+    site.sim.settle();
+    let got = wire.receive();
+    assert_eq!(got.len(), 5000 * 6);
+    assert!(got.ends_with(b"\x81\x044999"));
+}
