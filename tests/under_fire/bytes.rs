@@ -272,7 +272,8 @@ impl EvHandler for AnswerEarly {
 fn hard_case_11_unread_input_does_not_reset_the_answer_away() {
     let record = Record::default();
     let factory = record.clone();
-    let host = Host::serve(config(1), move |_| AnswerEarly(factory.clone()));
+    let config = Config { linger_timeout: Duration::from_secs(3600), ..config(1) };
+    let host = Host::serve(config, move |_| AnswerEarly(factory.clone()));
     let mut stream = host.tcp();
     // More than one read takes, so that some of it is unread when the answer is written.
     stream.write_all(&pattern(300_000)).unwrap();
