@@ -182,6 +182,8 @@ impl Reactor {
         };
         self.dispatcher.backend.set_interest(acceptor.id, conn.interest, new)?;
         conn.interest = new;
+        let confirmed = self.dispatcher.backend.confirm_interest(acceptor.id);
+        confirmed.inspect_err(|_| conn.interest = Interest::UNREGISTERED)?;
         acceptor.resting = !on;
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 use crate::handler::{ConnId, EvHandler};
 use crate::mail::Mail;
 use crate::resolver;
-use crate::sys::{Event, Interest};
+use crate::sys::{Event, Interest, Progress};
 use crate::timer::Purpose;
 
 /// Where to connect to: an address string (see [`Endpoint`]), an [`Endpoint`], one
@@ -377,12 +377,16 @@ impl Dispatcher {
         if let Some(error) = self.backend.take_error(attempt.index()) {
             return self.attempt_failed(attempt, error);
         }
-        if self.backend.is_self_connected(attempt.index()) {
+        match self.backend.connect_progress(attempt.index()) {
+            Progress::Done if event.writable => {}
+            Progress::UnderWay if event.hup || event.error => {
+                return self.attempt_failed(attempt, io::ErrorKind::NotConnected.into());
+            }
+            Progress::Done | Progress::UnderWay => return,
             // A client of a port in the ephemeral range can meet itself (RFC 9293 section 3.5).
-            return self.attempt_failed(attempt, io::ErrorKind::ConnectionRefused.into());
-        }
-        if !event.writable {
-            return;
+            Progress::ToItself => {
+                return self.attempt_failed(attempt, io::ErrorKind::ConnectionRefused.into());
+            }
         }
         let Some(id) = self.connector.owners.remove(&attempt) else {
             return;

@@ -29,7 +29,13 @@ impl Reactor {
             return;
         };
         if !conn.reading_rests() {
-            if event.readable || event.fin || event.hup || event.error {
+            if event.error
+                && !event.readable
+                && let Some(error) = self.dispatcher.backend.take_error(id.index())
+            {
+                self.dispatcher.core.doom(id, Close::Io(error));
+                self.dispatcher.settle();
+            } else if event.readable || event.fin || event.hup || event.error {
                 self.read(id);
             }
         } else if event.fin || event.hup || event.error {

@@ -84,6 +84,7 @@ impl Core {
         if old != new {
             net.set_interest(id, old, new)?;
             conn.interest = new;
+            net.confirm_interest(id).inspect_err(|_| conn.interest = Interest::UNREGISTERED)?;
         }
         Ok(())
     }

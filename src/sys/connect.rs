@@ -65,11 +65,23 @@ fn set_options(socket: &Socket, options: &ConnectOptions, tcp: bool) -> io::Resu
     Ok(())
 }
 
-/// A connection whose two ends have one address.
-pub(crate) fn is_self_connected(fd: BorrowedFd<'_>) -> bool {
+/// How far connecting has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// It is not connected, whatever the poller says of writing.
+    UnderWay,
+    Done,
+    /// A connection whose two ends have one address.
+    ToItself,
+}
+
+pub(crate) fn progress(fd: BorrowedFd<'_>) -> Progress {
     let socket = SockRef::from(&fd);
-    match (socket.local_addr(), socket.peer_addr()) {
-        (Ok(local), Ok(peer)) => peer.as_socket().is_some() && local == peer,
-        _ => false,
+    let Ok(peer) = socket.peer_addr() else {
+        return Progress::UnderWay; // ENOTCONN
+    };
+    match socket.local_addr() {
+        Ok(local) if peer.as_socket().is_some() && local == peer => Progress::ToItself,
+        _ => Progress::Done,
     }
 }

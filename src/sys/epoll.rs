@@ -2,143 +2,83 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{DOORBELL, Event, Interest, Socket, Wait, Waker, net};
-use crate::addr::Addr;
+use super::{DOORBELL, Event, Interest, net};
 use crate::handler::ConnId;
-use crate::slab::{self, Key};
+use crate::slab::Key;
 
-pub(crate) struct Epoll {
-    poller: OwnedFd,
-    /// The sockets, by slot.
-    fds: Vec<Option<OwnedFd>>,
+pub(crate) struct Poller {
+    epoll: OwnedFd,
     events: Vec<libc::epoll_event>,
-    epoch: Instant,
-    /// The same, on the monotonic clock in nanoseconds.
-    epoch_nanos: u64,
     /// The kernel lacks `epoll_pwait2` (before 5.11), so timeouts are whole milliseconds.
     coarse: bool,
-    /// Given up for a moment when descriptors run out.
-    spare: Option<OwnedFd>,
     /// Keeps the doorbell's descriptor in the poller alive.
     _doorbell: OwnedFd,
 }
 
 /// An eventfd, registered edge-triggered: a ring needs no answering read.
-pub(crate) struct EventfdBell(EventFd);
+pub(crate) struct Bell(EventFd);
 
-impl EventfdBell {
+impl Bell {
     pub(crate) fn ring(&self) {
         // Fails only if the counter is full, and then the bell has rung already.
         let _ = self.0.write(1);
     }
 }
 
-/// Nanoseconds on a monotonic clock, by a call that costs half of what `Instant` does.
-#[inline]
-fn read_clock(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the time lives through the call, which writes it.
-    unsafe { libc::clock_gettime(clock, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-impl Epoll {
+impl Poller {
     /// A poller for up to `events` events a turn, and the bell that wakes it.
-    pub(crate) fn new(events: usize) -> io::Result<(Epoll, Waker)> {
+    pub(crate) fn new(events: usize) -> io::Result<(Poller, Bell)> {
         // SAFETY: the call has no pointers.
-        let poller = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if poller < 0 {
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if epoll < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the kernel just made this descriptor for us, so nobody else owns it.
-        let poller = unsafe { OwnedFd::from_raw_fd(poller) };
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
         let bell =
             EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let doorbell = net::duplicate(&bell)?;
-        let epoll = Epoll {
-            poller,
-            fds: Vec::new(),
+        let poller = Poller {
+            epoll,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; events],
-            epoch: Instant::now(),
-            epoch_nanos: read_clock(libc::CLOCK_MONOTONIC),
             coarse: false,
-            spare: Some(net::spare()?),
             _doorbell: doorbell,
         };
         let flags = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        let poller = epoll.poller.as_fd();
-        control(poller, libc::EPOLL_CTL_ADD, epoll._doorbell.as_fd(), flags, DOORBELL)?;
-        Ok((epoll, Waker::Eventfd(EventfdBell(bell))))
+        let doorbell = poller._doorbell.as_fd();
+        control(poller.epoll.as_fd(), libc::EPOLL_CTL_ADD, doorbell, flags, DOORBELL)?;
+        Ok((poller, Bell(bell)))
     }
 
-    #[inline]
-    pub(crate) fn fd(&self, index: usize) -> io::Result<BorrowedFd<'_>> {
-        match self.fds.get(index) {
-            Some(Some(fd)) => Ok(fd.as_fd()),
-            _ => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-
-    pub(crate) fn epoch(&self) -> Instant {
-        self.epoch
-    }
-
-    pub(crate) fn now(&self) -> u64 {
-        read_clock(libc::CLOCK_MONOTONIC) - self.epoch_nanos
-    }
-
-    pub(crate) fn coarse_now(&self) -> u64 {
-        read_clock(libc::CLOCK_MONOTONIC_COARSE)
-    }
-
-    #[cfg(feature = "http1")]
-    pub(crate) fn unix_seconds(&self) -> u64 {
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs())
-    }
-
-    pub(crate) fn wait(&mut self, wait: Wait) -> io::Result<usize> {
-        let timeout = match wait {
-            Wait::No => Duration::ZERO,
-            Wait::AtMost(timeout) => timeout,
-            Wait::Forever => return self.wait_forever(),
+    /// Waits, without a timeout for ever.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let (n, precise) = match timeout {
+            None => (self.wait_millis(-1), false),
+            Some(timeout) if !timeout.is_zero() && !self.coarse => {
+                (self.wait_precise(timeout), true)
+            }
+            // Up, or a timer due in half a millisecond would spin.
+            Some(timeout) => {
+                let millis = timeout.as_nanos().div_ceil(1_000_000);
+                (self.wait_millis(i32::try_from(millis).unwrap_or(i32::MAX)), false)
+            }
         };
-        let precise = !timeout.is_zero() && !self.coarse;
-        let n = if precise { self.wait_precise(timeout) } else { self.wait_coarse(timeout) };
         usize::try_from(n).or_else(|_| {
             let error = io::Error::last_os_error();
             match error.raw_os_error() {
                 Some(libc::EINTR) => Ok(0),
                 Some(libc::ENOSYS | libc::EPERM) if precise => {
                     self.coarse = true;
-                    self.wait(wait)
+                    self.wait(timeout)
                 }
                 _ => Err(error),
             }
-        })
-    }
-
-    fn wait_forever(&mut self) -> io::Result<usize> {
-        // SAFETY: the events are as many as is said and exclusively borrowed.
-        let n = unsafe {
-            libc::epoll_wait(
-                self.poller.as_raw_fd(),
-                self.events.as_mut_ptr(),
-                self.events.len() as i32,
-                -1,
-            )
-        };
-        usize::try_from(n).or_else(|_| match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            error => Err(error),
         })
     }
 
@@ -152,7 +92,7 @@ impl Epoll {
         unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
-                self.poller.as_raw_fd(),
+                self.epoll.as_raw_fd(),
                 self.events.as_mut_ptr(),
                 self.events.len() as i32,
                 &raw const timeout,
@@ -162,14 +102,11 @@ impl Epoll {
         }
     }
 
-    fn wait_coarse(&mut self, timeout: Duration) -> i64 {
-        // Up, or a timer due in half a millisecond would spin.
-        let millis = timeout.as_nanos().div_ceil(1_000_000);
-        let millis = i32::try_from(millis).unwrap_or(i32::MAX);
+    fn wait_millis(&mut self, millis: i32) -> i64 {
         // SAFETY: the events are as many as is said and exclusively borrowed.
         let n = unsafe {
             libc::epoll_wait(
-                self.poller.as_raw_fd(),
+                self.epoll.as_raw_fd(),
                 self.events.as_mut_ptr(),
                 self.events.len() as i32,
                 millis,
@@ -193,125 +130,34 @@ impl Epoll {
         }
     }
 
-    pub(crate) fn install(&mut self, index: usize, socket: Socket) {
-        #[allow(clippy::infallible_destructuring_match, reason = "not so with the feature sim")]
-        let fd = match socket {
-            Socket::Fd(fd) => fd,
-            #[cfg(feature = "sim")]
-            Socket::Sim(_) => unreachable!("a simulated socket on a real kernel"),
-        };
-        while self.fds.len() <= index {
-            slab::reserve_one(&mut self.fds);
-            self.fds.push(None);
-        }
-        self.fds[index] = Some(fd);
-    }
-
-    pub(crate) fn set_interest(
+    pub(crate) fn watch(
         &mut self,
+        fd: BorrowedFd<'_>,
         id: ConnId,
         old: Interest,
         new: Interest,
     ) -> io::Result<()> {
-        watch(self.poller.as_fd(), self.fd(id.index())?, id, old, new)
+        watch(self.epoll.as_fd(), fd, id, old, new)
     }
 
+    /// For other threads.
     #[cfg(feature = "proactor")]
     pub(crate) fn registrar(&self) -> io::Result<Registrar> {
-        Ok(Registrar(net::duplicate(&self.poller)?))
+        Ok(Registrar(net::duplicate(&self.epoll)?))
     }
 
-    pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
-        let (fd, peer) = net::accept(self.fd(index)?)?;
-        if self.spare.is_none() {
-            self.spare = net::spare().ok(); // lost when descriptors ran out; they are back
-        }
-        Ok((Socket::Fd(fd), peer))
+    /// Each change is made and judged at once.
+    pub(crate) fn confirm(&mut self, _id: ConnId) -> io::Result<()> {
+        Ok(())
     }
 
-    /// Without a spare descriptor a client would wait in the queue, and the level-triggered
-    /// listener would spin: the spare makes room for one accept, which is then undone.
-    pub(crate) fn turn_away(&mut self, index: usize) -> io::Result<()> {
-        self.spare = None;
-        let turned_away = self.fd(index).and_then(net::accept).map(drop);
-        self.spare = net::spare().ok();
-        turned_away
+    pub(crate) fn take_refusal(&mut self, _index: usize) -> Option<io::Error> {
+        None
     }
 
-    pub(crate) fn take(&mut self, index: usize) -> Option<Socket> {
-        self.fds.get_mut(index)?.take().map(Socket::Fd)
-    }
-
-    pub(crate) fn is_self_connected(&self, index: usize) -> bool {
-        self.fd(index).is_ok_and(super::connect::is_self_connected)
-    }
-
-    #[inline]
-    pub(crate) fn recv(&mut self, index: usize, into: &mut [u8]) -> io::Result<usize> {
-        net::recv(self.fd(index)?, into, 0)
-    }
-
-    pub(crate) fn recv_spare(&mut self, index: usize, into: &mut Vec<u8>) -> io::Result<usize> {
-        net::recv_spare(self.fd(index)?, into)
-    }
-
-    pub(crate) fn at_eof(&mut self, index: usize) -> bool {
-        let peek = |fd| net::recv(fd, &mut [0], libc::MSG_PEEK | libc::MSG_DONTWAIT);
-        matches!(self.fd(index).and_then(peek), Ok(0))
-    }
-
-    #[inline]
-    pub(crate) fn send(&mut self, index: usize, data: &[u8]) -> io::Result<usize> {
-        net::send(self.fd(index)?, data)
-    }
-
-    pub(crate) fn send_vectored(
-        &mut self,
-        index: usize,
-        data: &[IoSlice<'_>],
-    ) -> io::Result<usize> {
-        net::send_vectored(self.fd(index)?, data)
-    }
-
-    pub(crate) fn send_file(
-        &mut self,
-        index: usize,
-        file: &File,
-        start: u64,
-        len: u64,
-    ) -> io::Result<usize> {
-        net::send_file(self.fd(index)?, file, start, len)
-    }
-
-    pub(crate) fn shutdown_write(&mut self, index: usize) {
-        if let Ok(fd) = self.fd(index) {
-            net::shutdown_write(fd);
-        }
-    }
-
-    pub(crate) fn take_error(&mut self, index: usize) -> Option<io::Error> {
-        self.fd(index).map_or_else(Some, net::take_error)
-    }
-
-    pub(crate) fn local_addr(&self, index: usize) -> io::Result<Addr> {
-        net::local_addr(self.fd(index)?)
-    }
-
-    /// The poll entry goes first: closing alone would keep it alive if a copy of the descriptor
-    /// exists, in a forked child for one.
-    pub(crate) fn close(&mut self, id: ConnId, interest: Interest) {
-        if let Some(fd) = self.fds.get_mut(id.index()).and_then(Option::take)
-            && interest != Interest::UNREGISTERED
-        {
-            let _ = control(self.poller.as_fd(), libc::EPOLL_CTL_DEL, fd.as_fd(), 0, id);
-        }
-    }
-
-    pub(crate) fn reset(&mut self, id: ConnId, interest: Interest) {
-        if let Ok(fd) = self.fd(id.index()) {
-            net::reset_on_close(fd);
-        }
-        self.close(id, interest);
+    /// The descriptor is about to be closed.
+    pub(crate) fn forget(&mut self, fd: BorrowedFd<'_>, id: ConnId) {
+        let _ = control(self.epoll.as_fd(), libc::EPOLL_CTL_DEL, fd, 0, id);
     }
 }
 
@@ -386,33 +232,32 @@ impl Registrar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mailbox::Doorbell;
 
     /// Planted: the coarse timeout is cut to milliseconds.
     #[test]
     fn hard_case_31_a_poll_never_ends_before_its_timeout() {
         for coarse in [false, true] {
-            let (mut epoll, _waker) = Epoll::new(8).unwrap();
-            epoll.coarse = coarse;
+            let (mut poller, _bell) = Poller::new(8).unwrap();
+            poller.coarse = coarse;
             for micros in [1, 300, 1500] {
                 let timeout = Duration::from_micros(micros);
-                let before = epoll.now();
-                assert_eq!(epoll.wait(Wait::AtMost(timeout)).unwrap(), 0);
-                let slept = epoll.now() - before;
-                assert!(slept >= micros * 1000, "{slept} ns of {micros} us, coarse {coarse}");
+                let started = std::time::Instant::now();
+                assert_eq!(poller.wait(Some(timeout)).unwrap(), 0);
+                let slept = started.elapsed();
+                assert!(slept >= timeout, "{slept:?} of {timeout:?}, coarse {coarse}");
             }
         }
     }
 
     #[test]
     fn the_doorbell_wakes_once_for_each_ring() {
-        let (mut epoll, waker) = Epoll::new(8).unwrap();
+        let (mut poller, bell) = Poller::new(8).unwrap();
         for _ in 0..3 {
-            waker.ring();
-            waker.ring();
-            assert_eq!(epoll.wait(Wait::AtMost(Duration::from_secs(30))).unwrap(), 1);
-            assert_eq!(epoll.event(0).id, DOORBELL);
-            assert_eq!(epoll.wait(Wait::No).unwrap(), 0, "a ring needs no answer");
+            bell.ring();
+            bell.ring();
+            assert_eq!(poller.wait(Some(Duration::from_secs(30))).unwrap(), 1);
+            assert_eq!(poller.event(0).id, DOORBELL);
+            assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), 0, "a ring needs no answer");
         }
     }
 }

@@ -25,21 +25,38 @@ use crate::mailbox::Doorbell;
 
 pub(crate) mod connect;
 pub(crate) mod datagram;
-pub(crate) mod epoll;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(reev_kqueue_emulation)))]
+mod epoll;
 #[cfg(feature = "http1")]
 pub(crate) mod folder;
 pub(crate) mod inherited;
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), reev_kqueue_emulation))]
+mod kqueue;
 pub(crate) mod listen;
+pub(crate) mod native;
 pub(crate) mod net;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
 pub(crate) mod splice;
 pub(crate) mod steer;
 
-pub(crate) use epoll::Epoll as Native;
-use epoll::EventfdBell;
-#[cfg(feature = "proactor")]
+pub(crate) use connect::Progress;
+#[cfg(all(
+    feature = "proactor",
+    any(target_os = "linux", target_os = "android"),
+    not(reev_kqueue_emulation)
+))]
 pub(crate) use epoll::Registrar;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(reev_kqueue_emulation)))]
+use epoll::{Bell, Poller};
+#[cfg(all(
+    feature = "proactor",
+    any(not(any(target_os = "linux", target_os = "android")), reev_kqueue_emulation)
+))]
+pub(crate) use kqueue::Registrar;
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), reev_kqueue_emulation))]
+use kqueue::{Bell, Poller};
+pub(crate) use native::Native;
 
 /// What the poller should tell about a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,7 +133,7 @@ pub(crate) enum Socket {
 
 /// Wakes a reactor, from any thread.
 pub(crate) enum Waker {
-    Eventfd(EventfdBell),
+    Native(Bell),
     #[cfg(feature = "sim")]
     Sim(sim::SimBell),
 }
@@ -124,7 +141,7 @@ pub(crate) enum Waker {
 impl Doorbell for Waker {
     fn ring(&self) {
         match self {
-            Waker::Eventfd(bell) => bell.ring(),
+            Waker::Native(bell) => bell.ring(),
             #[cfg(feature = "sim")]
             Waker::Sim(bell) => bell.ring(),
         }
@@ -197,6 +214,17 @@ impl Backend {
         forward!(self.set_interest(id, old, new))
     }
 
+    /// Whether the poller took the last change of interest of `id`. Changes may be put off until
+    /// the next `wait`, and one that is refused is then an error of the socket; this makes them
+    /// now, where whoever asked for one wants to know.
+    pub(crate) fn confirm_interest(&mut self, id: ConnId) -> io::Result<()> {
+        match self {
+            Backend::Native(backend) => backend.confirm_interest(id),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn accept(&mut self, index: usize) -> io::Result<(Socket, Addr)> {
         forward!(self.accept(index))
     }
@@ -214,12 +242,12 @@ impl Backend {
         }
     }
 
-    /// Whether a socket is connected to itself.
-    pub(crate) fn is_self_connected(&self, index: usize) -> bool {
+    /// How far a socket without an error has come in connecting.
+    pub(crate) fn connect_progress(&self, index: usize) -> Progress {
         match self {
-            Backend::Native(backend) => backend.is_self_connected(index),
+            Backend::Native(backend) => backend.connect_progress(index),
             #[cfg(feature = "sim")]
-            Backend::Sim(_) => false,
+            Backend::Sim(_) => Progress::Done,
         }
     }
 
