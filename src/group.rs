@@ -76,7 +76,8 @@ impl Group {
         reactors: usize,
         cpus: Vec<u32>,
     ) -> Group {
-        let own_sockets = endpoint.is_some() && options.reuse_port && !addr.is_unix();
+        let own_sockets =
+            endpoint.is_some() && options.reuse_port && !addr.is_unix() && net::PORTS_ARE_SPREAD;
         let handed = options.placement != Placement::Kernel;
         let spread = match (handed, own_sockets) {
             (true, _) => Spread::Handed,
@@ -190,7 +191,7 @@ impl Group {
             return Parting::Now;
         }
         if let Err(error) = self.steer(&mut members, None) {
-            log::warn!("cannot steer connections away from {}: {error}", self.addr);
+            self.complain("cannot steer connections away", &error);
             self.ignore_new(&members, |member| member.reactor == reactor);
         }
         if !others {
@@ -203,6 +204,15 @@ impl Group {
         Parting::WhenEmpty
     }
 
+    /// What leaving could not do; what the system has no way to do is no news.
+    fn complain(&self, what: &str, error: &io::Error) {
+        let level = match error.kind() {
+            io::ErrorKind::Unsupported => log::Level::Debug,
+            _ => log::Level::Warn,
+        };
+        log::log!(level, "{}: {what}: {error}", self.addr);
+    }
+
     /// Has some sockets ignore requests for new connections, or refuse them.
     fn ignore_new(&self, members: &Members, which: impl Fn(&Member) -> bool) {
         for member in members.order.iter().filter(|&member| which(member)) {
@@ -213,7 +223,7 @@ impl Group {
                 (true, Some(_)) => net::refuse_new(fd),
             };
             if let Err(error) = ignored {
-                log::warn!("{} cannot ignore new connections: {error}", self.addr);
+                self.complain("cannot ignore new connections", &error);
             }
         }
     }
@@ -224,7 +234,7 @@ impl Group {
         let mut members = lock(&self.members);
         let position = members.position(reactor);
         if let Err(error) = self.steer(&mut members, position) {
-            log::warn!("cannot steer connections away from {}: {error}", self.addr);
+            self.complain("cannot steer connections away", &error);
         }
         // Between the closing and the rule that follows it, the kernel may fall back to its hash,
         // and so to others that leave and are perhaps about to close too.
@@ -244,7 +254,7 @@ impl Group {
             members.path = None;
             members.steered = false;
         } else if let Err(error) = self.steer(&mut members, None) {
-            log::warn!("cannot steer the connections of {}: {error}", self.addr);
+            self.complain("cannot steer the connections", &error);
         }
     }
 

@@ -654,6 +654,7 @@ mod ends {
     /// A poller that fails ends all reactors, and is told. Planted: the others run on.
     #[test]
     #[allow(unsafe_code)]
+    #[cfg(all(target_os = "linux", not(reev_kqueue_emulation)))]
     fn a_reactor_that_fails_stops_the_others() {
         if !in_child("ends::a_reactor_that_fails_stops_the_others") {
             return; // it breaks a descriptor

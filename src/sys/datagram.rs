@@ -7,15 +7,39 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use libc::{iovec, mmsghdr, msghdr, sockaddr_storage, socklen_t};
+#[cfg(not(any(target_os = "macos", target_os = "dragonfly")))]
+use libc::mmsghdr;
+#[cfg(any(target_os = "macos", target_os = "dragonfly"))]
+use libc::msghdr;
+use libc::{iovec, sockaddr_storage, socklen_t};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::listen::{Bound, UnixPath, remove_stale};
-use super::net::{self, addr_from, retry, set_option};
+use super::net::{self, SEND_FLAGS, addr_from, retry};
 use crate::addr::Addr;
 use crate::config::DATAGRAM_BATCH_MAX;
 use crate::datagram::DatagramOptions;
 use crate::endpoint::{Endpoint, IpVersion};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "datagram/linux.rs"]
+mod extras;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[path = "datagram/other.rs"]
+mod extras;
+
+pub(crate) use extras::take_errors;
+
+/// The system cuts up what is handed to it as one message (UDP_SEGMENT).
+pub(crate) const CUTS_UP: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// A message and its length, where the system has no call that takes many.
+#[cfg(any(target_os = "macos", target_os = "dragonfly"))]
+#[derive(Clone, Copy)]
+struct mmsghdr {
+    msg_hdr: msghdr,
+    msg_len: libc::c_uint,
+}
 
 /// Control data of one message: a number and its header, or an ICMP error with the address of
 /// who sent it.
@@ -100,15 +124,9 @@ impl Batch {
         let n = if batches { receive_together(fd, headers)? } else { receive_each(fd, headers)? };
         for i in 0..n {
             let header = &self.headers[i];
-            let mut segment = 0;
-            each_control(&header.msg_hdr, |level, kind, data| {
-                if level == libc::SOL_UDP && kind == libc::UDP_GRO && data.len() >= 4 {
-                    segment = i32::from_ne_bytes([data[0], data[1], data[2], data[3]]) as usize;
-                }
-            });
             self.received.push(Received {
                 len: header.msg_len as usize,
-                segment,
+                segment: extras::segment_of(&header.msg_hdr),
                 truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 from: addr_from(&self.names[i], header.msg_hdr.msg_namelen as usize),
             });
@@ -145,7 +163,8 @@ impl Batch {
             header.msg_controllen = 0;
             if message.segment > 0 {
                 header.msg_control = (&raw mut self.controls[i]).cast();
-                header.msg_controllen = write_segment(&mut self.controls[i], message.segment) as _;
+                let len = extras::write_segment(&mut self.controls[i], message.segment);
+                header.msg_controllen = len as _;
             }
         }
         let headers = &mut self.headers[..count];
@@ -153,9 +172,9 @@ impl Batch {
     }
 }
 
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(not(any(target_os = "macos", target_os = "dragonfly")))]
 fn receive_together(fd: BorrowedFd<'_>, headers: &mut [mmsghdr]) -> io::Result<usize> {
-    let count = headers.len() as libc::c_uint;
+    let count = headers.len() as _;
     // SAFETY: the headers are as many as is said, and each points at a slice, a name and control
     // data, as large as it says, that live through the call and that nobody else borrows.
     retry(|| unsafe {
@@ -165,7 +184,7 @@ fn receive_together(fd: BorrowedFd<'_>, headers: &mut [mmsghdr]) -> io::Result<u
     })
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(any(target_os = "macos", target_os = "dragonfly"))]
 use receive_each as receive_together;
 
 /// A call for each datagram, until there is none.
@@ -177,7 +196,7 @@ fn receive_each(fd: BorrowedFd<'_>, headers: &mut [mmsghdr]) -> io::Result<usize
             libc::recvmsg(fd.as_raw_fd(), &mut header.msg_hdr, libc::MSG_DONTWAIT)
         });
         match received {
-            Ok(len) => header.msg_len = len as libc::c_uint,
+            Ok(len) => header.msg_len = len as _,
             Err(error) if i == 0 => return Err(error),
             Err(_) => return Ok(i), // an error is told again by the next call
         }
@@ -185,21 +204,21 @@ fn receive_each(fd: BorrowedFd<'_>, headers: &mut [mmsghdr]) -> io::Result<usize
     Ok(headers.len())
 }
 
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(not(any(target_os = "macos", target_os = "dragonfly")))]
 fn send_together(fd: BorrowedFd<'_>, headers: &mut [mmsghdr]) -> io::Result<usize> {
-    let count = headers.len() as libc::c_uint;
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    let count = headers.len() as _;
+    let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
     // SAFETY: the headers are as many as is said, and each points at a slice, and perhaps a name
     // and control data, as large as it says, that live through the call.
     retry(|| unsafe { libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, flags) as isize })
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(any(target_os = "macos", target_os = "dragonfly"))]
 use send_each as send_together;
 
 /// A call for each datagram, until one fails.
 fn send_each(fd: BorrowedFd<'_>, headers: &mut [mmsghdr]) -> io::Result<usize> {
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
     for (i, header) in headers.iter().enumerate() {
         // SAFETY: the header points at a slice, and perhaps a name and control data, as large as
         // it says, that live through the call.
@@ -210,36 +229,6 @@ fn send_each(fd: BorrowedFd<'_>, headers: &mut [mmsghdr]) -> io::Result<usize> {
         }
     }
     Ok(headers.len())
-}
-
-/// Calls `found` with each piece of control data that the kernel wrote for `header`.
-fn each_control(header: &msghdr, mut found: impl FnMut(i32, i32, &[u8])) {
-    // SAFETY: the header's control data is a live buffer that the kernel has filled as far as
-    // its length says, and the macros stay within it; what they point at is read and not kept.
-    unsafe {
-        let mut control = libc::CMSG_FIRSTHDR(header);
-        while let Some(head) = control.as_ref() {
-            #[allow(clippy::unnecessary_cast, reason = "it is not a size_t everywhere")]
-            let len = (head.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
-            let data = std::slice::from_raw_parts(libc::CMSG_DATA(control), len);
-            found(head.cmsg_level, head.cmsg_type, data);
-            control = libc::CMSG_NXTHDR(header, control);
-        }
-    }
-}
-
-/// Control data that has the kernel cut a message into segments; its length.
-fn write_segment(control: &mut Control, segment: u16) -> usize {
-    let size = size_of::<u16>() as libc::c_uint;
-    let header = (&raw mut *control).cast::<libc::cmsghdr>();
-    // SAFETY: the buffer is aligned for a header, and large enough for one with a u16 behind it.
-    unsafe {
-        (*header).cmsg_level = libc::SOL_UDP;
-        (*header).cmsg_type = libc::UDP_SEGMENT;
-        (*header).cmsg_len = libc::CMSG_LEN(size) as _;
-        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(segment);
-        libc::CMSG_SPACE(size) as usize
-    }
 }
 
 /// Writes an address as the system has it; its length, 0 for no address.
@@ -262,36 +251,6 @@ fn write_name(addr: &Addr, v6: bool, name: &mut sockaddr_storage) -> socklen_t {
     written.len()
 }
 
-/// Takes the errors that have come for datagrams sent before (IP_RECVERR, ip(7)), at most
-/// `DATAGRAM_BATCH_MAX`: each error, and the address that the datagram was for.
-pub(crate) fn take_errors(fd: BorrowedFd<'_>, mut tell: impl FnMut(io::Error, Addr)) {
-    for _ in 0..DATAGRAM_BATCH_MAX {
-        // SAFETY: all-zero values of these are valid: nothing is pointed at.
-        let (mut header, mut name): (msghdr, sockaddr_storage) =
-            unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-        let mut control = Control([0; 128]);
-        header.msg_name = (&raw mut name).cast();
-        header.msg_namelen = size_of::<sockaddr_storage>() as socklen_t;
-        header.msg_control = (&raw mut control).cast();
-        header.msg_controllen = size_of::<Control>() as _;
-        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-        // SAFETY: the name and the control data are as large as the header says and live through
-        // the call.
-        if retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, flags) }).is_err() {
-            return;
-        }
-        let to = addr_from(&name, header.msg_namelen as usize);
-        each_control(&header, |level, kind, data| {
-            let of_ip = (level, kind) == (libc::IPPROTO_IP, libc::IP_RECVERR);
-            let of_ipv6 = (level, kind) == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
-            // `sock_extended_err` begins with the error's number.
-            if let (true, Some(&errno)) = (of_ip || of_ipv6, data.first_chunk::<4>()) {
-                tell(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)), to.clone());
-            }
-        });
-    }
-}
-
 /// Binds a datagram socket. What fails names the address.
 pub(crate) fn bind(endpoint: &Endpoint, options: &DatagramOptions) -> io::Result<Bound> {
     let bound = match endpoint {
@@ -305,15 +264,17 @@ pub(crate) fn bind(endpoint: &Endpoint, options: &DatagramOptions) -> io::Result
     bound.map_err(|error| io::Error::new(error.kind(), format!("cannot bind {endpoint}: {error}")))
 }
 
-/// Another socket for the same address, in its SO_REUSEPORT group; of Unix sockets, a copy.
+/// Another socket for the same address, in its SO_REUSEPORT group; of Unix sockets, or where such a
+/// group is not spread over, a copy.
 pub(crate) fn bind_another(
     bound: &Bound,
     version: IpVersion,
     options: &DatagramOptions,
 ) -> io::Result<OwnedFd> {
     match bound.addr.socket_addr() {
-        Some(addr) => bind_udp(addr, version, options).map(OwnedFd::from),
-        None => bound.fd.try_clone(),
+        // Where one of them would get all, they share one.
+        Some(addr) if net::PORTS_ARE_SPREAD => bind_udp(addr, version, options).map(OwnedFd::from),
+        _ => bound.fd.try_clone(),
     }
 }
 
@@ -348,7 +309,7 @@ fn bound(fd: OwnedFd) -> io::Result<Bound> {
 fn bind_udp(addr: SocketAddr, version: IpVersion, options: &DatagramOptions) -> io::Result<Socket> {
     let socket = udp(Domain::for_address(addr), options)?;
     if options.reuse_port {
-        socket.set_reuse_port(true)?;
+        net::share_port(&socket)?;
     }
     if addr.is_ipv6() {
         socket.set_only_v6(version == IpVersion::V6 || !addr.ip().is_unspecified())?;
@@ -365,15 +326,7 @@ fn udp(domain: Domain, options: &DatagramOptions) -> io::Result<Socket> {
     set_buffers(&socket, options)?;
     let v6 = domain == Domain::IPV6;
     socket.set_broadcast(options.broadcast && !v6)?;
-    if options.icmp_errors {
-        set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
-        if v6 {
-            set_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
-        }
-    }
-    if options.gro {
-        set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)?;
-    }
+    extras::set_options(socket.as_fd(), v6, options)?;
     let ttl = options.multicast_ttl.unwrap_or(1);
     if v6 {
         socket.set_multicast_loop_v6(options.multicast_loop)?;
@@ -465,8 +418,10 @@ pub(crate) fn connect(endpoint: &Endpoint, options: &DatagramOptions) -> io::Res
         _ => unix_addr(endpoint).and_then(|addr| {
             let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
             set_buffers(&socket, options)?;
-            // A name of the system's choice (unix(7), autobind), so that the peer can answer.
-            socket.bind(&SockAddr::unix("")?)?;
+            if cfg!(any(target_os = "linux", target_os = "android")) {
+                // A name of the system's choice (unix(7), autobind), so that the peer can answer.
+                socket.bind(&SockAddr::unix("")?)?;
+            }
             socket.connect(&addr)?;
             Ok(socket)
         }),
@@ -491,7 +446,7 @@ pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Bound> {
 
 /// Whether it is a socket of IPv6.
 pub(crate) fn is_v6(fd: &impl AsFd) -> io::Result<bool> {
-    Ok(SockRef::from(fd).domain()? == Domain::IPV6)
+    Ok(SockRef::from(fd).local_addr()?.domain() == Domain::IPV6)
 }
 
 /// Joins a multicast group on an interface, or leaves it. 0 is the system's choice.

@@ -127,16 +127,18 @@ fn bind_tcp(
     let socket =
         Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if options.reuse_port && shared {
-        socket.set_reuse_port(true)?;
+    // Elsewhere than on Linux sockets are spread over by what they were when they were bound.
+    let joins_late = cfg!(any(target_os = "linux", target_os = "android"));
+    if options.reuse_port && (shared || (net::PORTS_ARE_SPREAD && !joins_late)) {
+        net::share_port(&socket)?;
     }
     if addr.is_ipv6() {
         socket.set_only_v6(version == IpVersion::V6 || !addr.ip().is_unspecified())?;
     }
     set_options(&SockRef::from(&socket), options, true)?;
     socket.bind(&addr.into())?;
-    if options.reuse_port && !shared {
-        socket.set_reuse_port(true)?;
+    if options.reuse_port && !shared && joins_late {
+        net::share_port(&socket)?;
     }
     socket.listen(options.backlog)?;
     Ok(socket)
@@ -184,6 +186,9 @@ fn bind_path(path: &Path, options: &ListenOptions) -> io::Result<Bound> {
 
 fn bind_abstract(name: &[u8], options: &ListenOptions) -> io::Result<Bound> {
     use std::os::unix::ffi::OsStrExt;
+    if !cfg!(any(target_os = "linux", target_os = "android")) {
+        return Err(net::unsupported("abstract Unix sockets"));
+    }
     let name = [b"\0", name].concat();
     let addr = SockAddr::unix(std::ffi::OsStr::from_bytes(&name))?;
     bind_unix(&addr, options)

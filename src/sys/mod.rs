@@ -38,6 +38,10 @@ pub(crate) mod net;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
 pub(crate) mod splice;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) mod steer;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[path = "unsteered.rs"]
 pub(crate) mod steer;
 
 pub(crate) use connect::Progress;
@@ -361,5 +365,6 @@ pub(crate) fn adopt_stream(fd: OwnedFd) -> io::Result<(OwnedFd, Addr)> {
     }
     let peer = net::peer_addr(&fd)?;
     net::set_nonblocking(&fd)?;
+    net::silence(&fd)?;
     Ok((fd, peer))
 }

@@ -65,23 +65,27 @@ pub(crate) fn recv_chunk(
     Ok(n)
 }
 
+/// Without SIGPIPE. macOS is told so once for each socket, by [`silence`].
+#[cfg(not(target_os = "macos"))]
+pub(super) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+#[cfg(target_os = "macos")]
+pub(super) const SEND_FLAGS: libc::c_int = 0;
+
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of a live slice.
-    retry(|| unsafe {
-        libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL)
-    })
+    retry(|| unsafe { libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS) })
 }
 
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Result<usize> {
-    send_message(fd, data, libc::MSG_NOSIGNAL)
+    send_message(fd, data, SEND_FLAGS)
 }
 
 /// As `send_vectored`, where more follows at once: a last segment that is not full waits for it
 /// (MSG_MORE, send(2)), at most 200 ms.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn send_before_more(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Result<usize> {
-    send_message(fd, data, libc::MSG_NOSIGNAL | libc::MSG_MORE)
+    send_message(fd, data, SEND_FLAGS | libc::MSG_MORE)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -108,11 +112,60 @@ pub(crate) fn send_file(
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let start = libc::off_t::try_from(start).map_err(too_large)?;
     let len = usize::try_from(len).map_err(too_large)?;
-    retry(|| {
-        let mut offset = start;
-        // SAFETY: the offset lives through the call, which is all that the call writes to.
-        unsafe { libc::sendfile(fd.as_raw_fd(), file.as_raw_fd(), &mut offset, len) }
-    })
+    retry(|| sendfile(fd, file, start, len))
+}
+
+/// sendfile(2), and how much it sent or -1.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn sendfile(fd: BorrowedFd<'_>, file: &File, mut start: libc::off_t, len: usize) -> isize {
+    // SAFETY: the offset lives through the call, which is all that the call writes to.
+    unsafe { libc::sendfile(fd.as_raw_fd(), file.as_raw_fd(), &mut start, len) }
+}
+
+/// sendfile(2), which tells of what it sent before it failed.
+#[cfg(any(target_os = "freebsd", target_os = "dragonfly"))]
+fn sendfile(fd: BorrowedFd<'_>, file: &File, start: libc::off_t, len: usize) -> isize {
+    let mut sent = 0;
+    let (socket, file, none) = (fd.as_raw_fd(), file.as_raw_fd(), std::ptr::null_mut());
+    // SAFETY: the number sent lives through the call, which is all that the call writes to.
+    let done = unsafe { libc::sendfile(file, socket, start, len, none, &mut sent, 0) };
+    if done < 0 && sent == 0 { -1 } else { sent as isize }
+}
+
+/// sendfile(2), which tells of what it sent before it failed.
+#[cfg(target_os = "macos")]
+fn sendfile(fd: BorrowedFd<'_>, file: &File, start: libc::off_t, len: usize) -> isize {
+    // More than the largest length is as good as the largest.
+    let mut sent = libc::off_t::try_from(len).unwrap_or(libc::off_t::MAX);
+    let (socket, file, none) = (fd.as_raw_fd(), file.as_raw_fd(), std::ptr::null_mut());
+    // SAFETY: the number sent lives through the call, which is all that the call writes to.
+    let done = unsafe { libc::sendfile(file, socket, start, &mut sent, none, 0) };
+    if done < 0 && sent == 0 { -1 } else { sent as isize }
+}
+
+/// There is no such call: a piece is read, and as much of it sent as the socket takes.
+#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
+fn sendfile(fd: BorrowedFd<'_>, file: &File, start: libc::off_t, len: usize) -> isize {
+    let mut piece = [0u8; 32 << 10];
+    let len = len.min(piece.len());
+    // SAFETY: the kernel writes at most as much as the piece has room for, and reads what it has
+    // written.
+    unsafe {
+        let read = libc::pread(file.as_raw_fd(), piece.as_mut_ptr().cast(), len, start);
+        match usize::try_from(read) {
+            Ok(read) if read > 0 => {
+                libc::send(fd.as_raw_fd(), piece.as_ptr().cast(), read, SEND_FLAGS)
+            }
+            _ => read,
+        }
+    }
+}
+
+/// Has writing to a peer that is gone raise no signal (SO_NOSIGPIPE), where no call can ask that.
+pub(crate) fn silence(_fd: &impl AsFd) -> io::Result<()> {
+    #[cfg(target_os = "macos")]
+    set_option(_fd.as_fd(), libc::SOL_SOCKET, libc::SO_NOSIGPIPE, 1)?;
+    Ok(())
 }
 
 /// Accepts a connection: non-blocking, close-on-exec.
@@ -122,18 +175,27 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Addr)> {
     let mut length = 0;
     let accepted = retry(|| {
         length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        let (fd, name) = (fd.as_raw_fd(), (&raw mut storage).cast());
+        #[cfg(not(target_os = "macos"))]
         // SAFETY: the storage is as large as its length says, and both live through the call.
         unsafe {
-            libc::accept4(
-                fd.as_raw_fd(),
-                (&raw mut storage).cast(),
-                &mut length,
-                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            ) as isize
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+            libc::accept4(fd, name, &mut length, flags) as isize
+        }
+        #[cfg(target_os = "macos")]
+        // SAFETY: the storage is as large as its length says, and both live through the call.
+        unsafe {
+            libc::accept(fd, name, &mut length) as isize
         }
     })?;
     // SAFETY: the kernel just made this descriptor for us, so nobody else owns it.
     let accepted = unsafe { OwnedFd::from_raw_fd(accepted as i32) };
+    if cfg!(target_os = "macos") {
+        // There is no accept4. A process that is made in between inherits the descriptor.
+        SockRef::from(&accepted).set_cloexec(true)?;
+        SockRef::from(&accepted).set_nonblocking(true)?;
+        silence(&accepted)?;
+    }
     Ok((accepted, addr_from(&storage, length as usize)))
 }
 
@@ -181,6 +243,8 @@ pub(super) fn addr_from(storage: &libc::sockaddr_storage, length: usize) -> Addr
             let used = length.saturating_sub(header).min(unix.sun_path.len());
             let name: Vec<u8> = unix.sun_path[..used].iter().map(|&c| c as u8).collect();
             let name = match name.first() {
+                // An abstract name, which Linux alone has; elsewhere an unnamed one.
+                Some(0) if !cfg!(any(target_os = "linux", target_os = "android")) => &[],
                 None | Some(0) => name.as_slice(),
                 Some(_) => name.split(|&c| c == 0).next().unwrap_or(&[]),
             };
@@ -218,14 +282,49 @@ pub(crate) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
 }
 
 /// The first bytes sent go with the SYN (TCP_FASTOPEN_CONNECT, tcp(7)).
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn set_fast_open_connect(fd: &impl AsFd) -> io::Result<()> {
     set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
 }
 
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn set_fast_open_connect(_fd: &impl AsFd) -> io::Result<()> {
+    Err(unsupported("fast_open of a connection"))
+}
+
+/// What this system lacks, as an error.
+pub(crate) fn unsupported(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("this system has no {what}"))
+}
+
 /// A listener takes bytes with the SYN, from at most `waiting` clients at once (TCP_FASTOPEN,
 /// tcp(7)).
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly")))]
 pub(crate) fn set_fast_open(fd: &impl AsFd, waiting: u16) -> io::Result<()> {
     set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, waiting.into())
+}
+
+#[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly"))]
+pub(crate) fn set_fast_open(_fd: &impl AsFd, _waiting: u16) -> io::Result<()> {
+    Err(unsupported("fast_open of a listener"))
+}
+
+/// The system spreads the connections and datagrams of a port over the sockets that share it.
+pub(crate) const PORTS_ARE_SPREAD: bool = cfg!(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "dragonfly"
+));
+
+/// Lets a socket share its port (SO_REUSEPORT), and have its part of what comes to it where
+/// [`PORTS_ARE_SPREAD`]: FreeBSD has another option for that.
+pub(crate) fn share_port(socket: &socket2::Socket) -> io::Result<()> {
+    #[cfg(target_os = "freebsd")]
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT_LB, 1)?;
+    #[cfg(not(target_os = "freebsd"))]
+    socket.set_reuse_port(true)?;
+    Ok(())
 }
 
 /// setsockopt(2) with an int.

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 
 use reev::{Addr, Close, Config, Ctx, EvHandler, Handle, ListenOptions, Running, Server, TimerId};
 
+/// The backend is kqueue's, or an emulation of it.
+pub const KQUEUE: bool =
+    cfg!(any(not(any(target_os = "linux", target_os = "android")), reev_kqueue_emulation));
+
 /// One callback, as data.
 pub enum What<'a> {
     Open,

@@ -99,19 +99,25 @@ fn readable_bytes(fd: RawFd) -> i64 {
     }
 }
 
+fn is_socket(fd: RawFd) -> bool {
+    socket_type(fd).is_some()
+}
+
 /// Whether this side has ended its writing, which epoll does not tell. Nothing is sent.
 fn is_shut_for_writing(fd: RawFd) -> bool {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: nothing is read from an empty buffer.
+    let send = || unsafe { libc::send(fd, std::ptr::null(), 0, flags) };
+    socket_type(fd) == Some(libc::SOCK_STREAM) && send() < 0 && last_errno() == libc::EPIPE
+}
+
+fn socket_type(fd: RawFd) -> Option<libc::c_int> {
     let mut kind: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    // SAFETY: the value is as large as is said, and nothing is read from an empty buffer.
-    unsafe {
-        let value = (&raw mut kind).cast();
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, value, &mut len) == 0
-            && kind == libc::SOCK_STREAM
-            && libc::send(fd, std::ptr::null(), 0, flags) < 0
-            && last_errno() == libc::EPIPE
-    }
+    let value = (&raw mut kind).cast();
+    // SAFETY: the value is as large as is said, and lives through the call.
+    let asked = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, value, &mut len) };
+    (asked == 0).then_some(kind)
 }
 
 impl Knotes {
@@ -319,7 +325,9 @@ impl Knotes {
         let fd = name.1 as RawFd;
         let over = match name.0 {
             EVFILT_READ => has(libc::EPOLLRDHUP) || has(libc::EPOLLHUP),
-            _ => has(libc::EPOLLHUP) || (!has(libc::EPOLLERR) && is_shut_for_writing(fd)),
+            // A pipe without a reader is told as an error.
+            _ if has(libc::EPOLLERR) => has(libc::EPOLLHUP) || !is_socket(fd),
+            _ => has(libc::EPOLLHUP) || is_shut_for_writing(fd),
         };
         let flags = if over { change.flags | EV_EOF } else { change.flags };
         let fflags = if over && has(libc::EPOLLERR) { libc::EXDEV as u32 } else { 0 };
