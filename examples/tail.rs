@@ -3,22 +3,20 @@
 //!
 //! Each reactor watches the file by an inotify descriptor of its own, which is a source of events
 //! like any other, and reads what is new once for all its clients. A file that shrinks is read
-//! from its beginning; one that is replaced (by rotation) is opened again.
+//! from its beginning; one that is replaced (by rotation) is opened again. Where there is no inotify
+//! (macOS, the BSDs), a timer looks at the file ten times a second.
 
 mod common;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use reev::{Addr, Close, ConnId, Ctx, EvHandler, Readiness};
+use reev::{Addr, Close, ConnId, Ctx, EvHandler, Reactor};
 
 /// Bytes read from the file in one turn; the rest comes in the next.
 const PIECE: usize = 64 << 10;
@@ -45,26 +43,14 @@ impl EvHandler for Client {
 struct Tail {
     path: PathBuf,
     file: Option<File>,
-    inotify: Inotify,
     buffer: Vec<u8>,
 }
 
 impl Tail {
-    /// Watches the folder, so that a file that is replaced is noticed too.
-    fn new(path: &Path) -> io::Result<(OwnedFd, Tail)> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let flags = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ATTRIB;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-        inotify.add_watch(folder.unwrap_or(Path::new(".")), flags)?;
+    fn new(path: &Path) -> io::Result<Tail> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::End(0))?;
-        let source = inotify.as_fd().try_clone_to_owned()?;
-        let tail =
-            Tail { path: path.to_owned(), file: Some(file), inotify, buffer: vec![0; PIECE] };
-        Ok((source, tail))
+        Ok(Tail { path: path.to_owned(), file: Some(file), buffer: vec![0; PIECE] })
     }
 
     /// Opens the file again if the path leads to another one now.
@@ -111,16 +97,71 @@ impl Tail {
     }
 }
 
-impl EvHandler for Tail {
-    fn on_ready(&mut self, cx: &mut Ctx<'_>, _: Readiness) -> io::Result<()> {
-        match self.inotify.read_events() {
-            Ok(_) | Err(Errno::EAGAIN) => self.pass_on(cx),
-            Err(error) => Err(error.into()),
-        }
+#[cfg(target_os = "linux")]
+mod watch {
+    use super::{Ctx, EvHandler, Path, Reactor, Tail, io};
+    use nix::errno::Errno;
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    use reev::Readiness;
+    use std::os::fd::AsFd;
+
+    struct Watched {
+        tail: Tail,
+        inotify: Inotify,
     }
 
-    fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: reev::TimerId) -> io::Result<()> {
-        self.pass_on(cx)
+    /// Watches the folder, so that a file that is replaced is noticed too.
+    pub fn follow(reactor: &mut Reactor, path: &Path) -> io::Result<()> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let flags = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_ATTRIB;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        inotify.add_watch(folder.unwrap_or(Path::new(".")), flags)?;
+        let source = inotify.as_fd().try_clone_to_owned()?;
+        let watched = Watched { tail: Tail::new(path)?, inotify };
+        reactor.add_source(source, Readiness::READ, watched)?;
+        Ok(())
+    }
+
+    impl EvHandler for Watched {
+        fn on_ready(&mut self, cx: &mut Ctx<'_>, _: Readiness) -> io::Result<()> {
+            match self.inotify.read_events() {
+                Ok(_) | Err(Errno::EAGAIN) => self.tail.pass_on(cx),
+                Err(error) => Err(error.into()),
+            }
+        }
+
+        fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: reev::TimerId) -> io::Result<()> {
+            self.tail.pass_on(cx)
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod watch {
+    use super::{Ctx, EvHandler, Path, Reactor, Tail, io};
+    use std::time::Duration;
+
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+    struct Watched(Tail);
+
+    pub fn follow(reactor: &mut Reactor, path: &Path) -> io::Result<()> {
+        reactor.add(Watched(Tail::new(path)?));
+        Ok(())
+    }
+
+    impl EvHandler for Watched {
+        fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+            cx.set_periodic(LOOK_EVERY);
+            Ok(())
+        }
+
+        fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: reev::TimerId) -> io::Result<()> {
+            self.0.pass_on(cx)
+        }
     }
 }
 
@@ -145,8 +186,7 @@ fn main() -> ExitCode {
             let failed = |error: io::Error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             };
-            let (source, tail) = Tail::new(&path).map_err(failed)?;
-            reactor.add_source(source, Readiness::READ, tail)?;
+            watch::follow(reactor, &path).map_err(failed)?;
             reactor.accept(listener, |_: &Addr| Client)
         })?;
         common::banner("tail", &addr, common::how_to_try(&addr));

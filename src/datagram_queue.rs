@@ -401,6 +401,7 @@ mod tests {
         queue
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn shape(queue: &Datagrams) -> Vec<(usize, u16, usize)> {
         queue.messages().map(|(message, n)| (message.data.len(), message.segment, n)).collect()
     }

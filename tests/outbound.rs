@@ -10,7 +10,6 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use common::{Serving, config, pattern, read_all, until};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use reev::{Close, ConnectOptions, Ctx, Detached, EvHandler, ListenOptions, Readiness, SendError};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -461,7 +460,9 @@ fn a_detached_socket_joins_another_reactor() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn an_eventfd_a_pipe_and_a_socket_are_sources() {
+    use nix::sys::eventfd::{EfdFlags, EventFd};
     let serving = idle_server();
     let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap();
     let (pipe, mut pipe_end) = io::pipe().unwrap();
@@ -514,6 +515,7 @@ fn a_source_is_told_of_room_and_of_the_hang_up() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_file_system_event_is_a_source_and_a_regular_file_is_none() {
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
     let serving = idle_server();

@@ -359,8 +359,9 @@ fn event(told: Kevent) -> Event {
 
 #[cfg(test)]
 mod tests {
+    use super::probe::numbered;
     use super::*;
-    use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+    use std::os::fd::{AsFd, RawFd};
     use std::os::unix::net::UnixStream;
     use std::time::Instant;
 
@@ -368,15 +369,6 @@ mod tests {
 
     fn id(n: u64) -> ConnId {
         ConnId(Key::from_bits(n << 32 | n))
-    }
-
-    /// A copy of a descriptor under a number that nobody else uses.
-    fn numbered(of: &impl AsFd, number: RawFd) -> OwnedFd {
-        // SAFETY: the call has no pointers.
-        let copy = unsafe { libc::fcntl(of.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
-        assert_eq!(copy, number, "the number is free");
-        // SAFETY: the kernel just made this descriptor for us, so nobody else owns it.
-        unsafe { OwnedFd::from_raw_fd(copy) }
     }
 
     /// What is told until `done`; a call may be interrupted, and tell less than there is.
