@@ -285,7 +285,8 @@ pub struct ListenOptions {
     /// (`net.core.somaxconn`). Default 4,096.
     pub backlog: i32,
     /// A listening socket for each reactor (SO_REUSEPORT), and the system spreads connections
-    /// over them. Otherwise all reactors share one. TCP only. Default true.
+    /// over them. Otherwise, and where the system does not (macOS, NetBSD, OpenBSD), all reactors
+    /// share one. TCP only. Default true.
     pub reuse_port: bool,
     /// With `reuse_port`: other servers of this user may have the port already, and get their
     /// share of the connections; for a successor that takes over. Otherwise that is an error, as
@@ -350,6 +351,8 @@ impl ListenOptions {
             "keepalive is not from one second to 32,767"
         } else if self.linger.is_some_and(|d| !d.is_zero()) {
             "linger is above zero, and close(2) would wait; see Config::linger_timeout"
+        } else if self.cpu_steering && !cfg!(any(target_os = "linux", target_os = "android")) {
+            "cpu_steering needs Linux"
         } else if self.cpu_steering && (!self.reuse_port || self.placement != Placement::Kernel) {
             "cpu_steering needs reuse_port and the kernel's placement"
         } else {
