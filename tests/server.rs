@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -656,6 +656,7 @@ mod ends {
     #[allow(unsafe_code)]
     #[cfg(all(target_os = "linux", not(reev_kqueue_emulation)))]
     fn a_reactor_that_fails_stops_the_others() {
+        use std::os::fd::{AsFd, AsRawFd};
         if !in_child("ends::a_reactor_that_fails_stops_the_others") {
             return; // it breaks a descriptor
         }

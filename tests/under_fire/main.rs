@@ -8,6 +8,7 @@ mod accept;
 mod bounds;
 mod bytes;
 mod descriptors;
+#[cfg(target_os = "linux")] // it is about steering, which no other system has
 mod leaving;
 mod names;
 mod panics;
