@@ -1,15 +1,18 @@
-//! What an idle WebSocket costs in user space, counted by the allocator.
+//! What WebSockets cost in user space, counted by the allocator: idle ones, and ones in the middle of a message.
 #![cfg(feature = "websocket")]
 
 use std::alloc::System;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use reev::http1::Http1;
-use reev::websocket::{Handler, Options, WebSocket, WebSockets};
+use reev::websocket::{
+    Config as Codec, Event, Handler, Header, Options, Receiver, Role, WebSocket, WebSockets,
+};
 use reev::{Config, Server};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -23,6 +26,8 @@ const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
 const CONNECTIONS: usize = 512;
 const IDLE_MAX: usize = 200;
 
+/// The allocator counts for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
 static HEARD: AtomicUsize = AtomicUsize::new(0);
 
 struct Quiet;
@@ -41,6 +46,7 @@ fn live() -> usize {
 #[test]
 #[cfg_attr(reev_kqueue_emulation, ignore = "the emulation's memory would be counted")]
 fn an_idle_websocket_takes_at_most_200_bytes() {
+    let _alone = ALONE.lock();
     let config = Config { reactors: 1, pin: false, ..Config::default() };
     let mut server = Server::new(config).unwrap();
     let listener = server.listen("127.0.0.1:0").unwrap();
@@ -77,4 +83,42 @@ fn an_idle_websocket_takes_at_most_200_bytes() {
     assert!(each <= IDLE_MAX, "{each} bytes for each idle WebSocket");
     running.handle().stop();
     running.join().unwrap();
+}
+
+/// A length that is declared costs nothing before its bytes come, and a message that was delivered is given back.
+#[test]
+fn a_partial_message_takes_what_has_come() {
+    let _alone = ALONE.lock();
+    let config = Codec::default();
+    for first in [0x81, 0x82] {
+        let mut receivers: Vec<Receiver> =
+            (0..CONNECTIONS).map(|_| Receiver::new(Role::Server, &config, None)).collect();
+        let none = live();
+        let len = config.message_max as u64;
+        let mut head = Header { first, len, mask: Some([0; 4]) }.encode().to_vec();
+        head.push(b'x');
+        let mut feed = |data: &[u8], times: usize| {
+            for receiver in &mut receivers {
+                let (mut data, len) = (data.to_vec(), data.len());
+                for _ in 0..times {
+                    let decoded = receiver.decode(&mut data).unwrap();
+                    assert_eq!((decoded.used, decoded.event), (len, None));
+                }
+            }
+            (live() - none) / CONNECTIONS
+        };
+        let each = feed(&head, 1);
+        assert!(each <= 256, "{each} bytes for a header and a byte");
+        let each = feed(&[b'x'; 1000], 10);
+        assert!((10_000..=20_256).contains(&each), "{each} bytes for 10,001 that came");
+    }
+    let mut receiver = Receiver::new(Role::Server, &config, None);
+    let mut frame = Header { first: 0x81, len: 3000, mask: Some([0; 4]) }.encode().to_vec();
+    frame.extend([b'x'; 3000]);
+    let none = live();
+    assert_eq!(receiver.decode(&mut frame[..2000]).unwrap().event, None);
+    let whole = receiver.decode(&mut frame[2000..]).unwrap().event;
+    assert!(matches!(whole, Some(Event::Text(text)) if text.len() == 3000));
+    assert_eq!(receiver.decode(&mut []).unwrap().event, None);
+    assert_eq!(live(), none);
 }
