@@ -182,9 +182,9 @@ pub fn crowd(title: &str, outcome: &crowd::Outcome) -> Drawn {
             .bold_line_style(FAINT)
             .max_light_lines(1)
             .x_label_formatter(&|count: &f64| format!("{count:.0}"))
-            .y_label_formatter(&|seconds: &f64| format!("{seconds:.3}"))
+            .y_label_formatter(&|seconds: &f64| format!("{:.1}", seconds * 1e3))
             .x_desc("clients")
-            .y_desc("seconds")
+            .y_desc("milliseconds")
             .draw()?;
         for crowd in &outcome.crowds {
             let dots = crowd.points.iter().map(|point| (point.clients as f64, point.spread()));
