@@ -18,7 +18,7 @@ cleanup() {
 trap cleanup EXIT
 
 say "every part of the loopback bench, in a tiny form"
-run cargo bench --profile dev --bench loopback -- --tiny --only echo-128,http-1,ws-128 --out "$dir/bench"
+run cargo bench --profile dev --bench loopback -- --tiny --only echo-128,http-1,ws-128,churn,offload,udp,proxy --out "$dir/bench"
 
 # Starts the words given, asks the server, stops it.
 serve_and_ask() {

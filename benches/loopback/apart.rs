@@ -42,6 +42,7 @@ impl Apart {
     pub fn start(server: &Server, workload: &Workload, core: Option<usize>) -> io::Result<Apart> {
         let mut command = Command::new(env::current_exe()?);
         command.args(["--serve", server.name, "--only", workload.name]);
+        command.args(["--reactors", &workload.reactors.to_string()]);
         if let Some(core) = core {
             command.args(["--core", &core.to_string()]);
         }

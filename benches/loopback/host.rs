@@ -24,7 +24,7 @@ impl Host {
         workload: &Workload,
         core: Option<usize>,
     ) -> io::Result<Host> {
-        let socket = Socket::bind(workload.protocol)?;
+        let socket = Socket::bind(workload)?;
         let addr = socket.addr()?;
         let site = Arc::new(Site::new(workload, core)?);
         let theirs = Arc::clone(&site);

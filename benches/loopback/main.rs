@@ -47,8 +47,10 @@ use results::Results;
 use scale::Scale;
 use servers::Server;
 use std::error;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 use syscalls::Cores;
 use workload::Workload;
@@ -69,6 +71,7 @@ cargo bench --bench loopback -- [flags]
   --servers S,S...    only these servers (the first, bare, always runs: ratios are to it)
   --rounds N          rounds of the part called throughput, each on fresh threads and connections
   --slices N          turns of each server in such a round
+  --reactors N        threads of each server, or cores; of servers and workloads for which that means something
   --cores S,C         the cores of the server and of the client (the last and the first there are)
   --out DIR           where the results are written (docs/bench; target/bench, if not all is measured)
   --list              the names of the parts, the workloads and the servers
@@ -158,7 +161,8 @@ fn run() -> Result<bool> {
         let workload: String = arguments.value_from_str("--only")?;
         let workload = Workload::find(&workload).ok_or("--serve: no such workload")?;
         let core = arguments.opt_value_from_str("--core")?;
-        apart::serve(server, workload, core, OPEN_FILES)?;
+        let reactors = arguments.opt_value_from_str("--reactors")?.unwrap_or(1);
+        apart::serve(server, &Workload { reactors, ..*workload }, core, OPEN_FILES)?;
         return Ok(true);
     }
     let mut flags = flags(arguments)?;
@@ -356,6 +360,9 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
     let only: Option<String> = arguments.opt_value_from_str("--only")?;
     chosen |= only.is_some();
     let workloads = select(only.as_deref(), workload::ALL, Workload::find, "workload")?;
+    let reactors = reactors(arguments.opt_value_from_str("--reactors")?)?;
+    chosen |= reactors > 1;
+    let workloads = if reactors > 1 { with_reactors(&workloads, reactors) } else { workloads };
     // Of the workloads that are measured, some are enough for the slower parts, if nobody names any.
     let some = |names: &[&str]| -> Vec<&'static Workload> {
         let names = &names[..names.len().min(scale.some)];
@@ -401,6 +408,24 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
         out,
         open_files: sys::raise_open_files(OPEN_FILES)?,
     })
+}
+
+fn reactors(named: Option<String>) -> Result<usize> {
+    match named.as_deref() {
+        None => Ok(1),
+        Some("cores") => Ok(thread::available_parallelism()?.get()),
+        Some(number) => Ok(number.parse::<NonZero<usize>>()?.get()),
+    }
+}
+
+/// They live as long as the process, like the others.
+fn with_reactors(workloads: &[&Workload], reactors: usize) -> Vec<&'static Workload> {
+    let more = |workload: &&Workload| {
+        let title = format!("{}; {reactors} threads", workload.title);
+        let more = Workload { reactors, title: String::leak(title), ..**workload };
+        servers::ALL[0].asked(&more).is_some().then(|| &*Box::leak(more.into()))
+    };
+    workloads.iter().filter_map(more).collect()
 }
 
 fn cores(named: Option<String>) -> Result<Cores> {

@@ -143,6 +143,7 @@ pub fn json(plan: &Plan, outcome: &Outcome) -> Value {
         "workload": outcome.workload.name,
         "title": outcome.workload.title,
         "connections": outcome.workload.connections,
+        "reactors": outcome.workload.reactors,
         "slices": plan.slices,
         "slice_ms": plan.interval.as_millis() as u64,
         "warm_up_ms": plan.warm_up.as_millis() as u64,

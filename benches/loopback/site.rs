@@ -1,6 +1,6 @@
 //! Where a server runs: what it is to speak, on which core, when to stop, and the threads that are measured.
 
-use crate::sys::{Bell, EMPTY_EVENT, Epoll, IN, Thread};
+use crate::sys::{self, Bell, EMPTY_EVENT, Epoll, IN, Thread};
 use crate::workload::{Protocol, Workload};
 use core_affinity::CoreId;
 use std::io;
@@ -16,6 +16,8 @@ pub struct Site {
     pub protocol: Protocol,
     /// Bytes of an echo message: how large a buffer of its own a connection is given, by servers that do so.
     pub message: usize,
+    /// How many threads are to serve, by servers that can choose.
+    pub reactors: usize,
     core: Option<usize>,
     bell: Bell,
     threads: Mutex<Vec<Thread>>,
@@ -34,15 +36,19 @@ impl Site {
         Ok(Site {
             protocol: workload.protocol,
             message: workload.message,
+            reactors: workload.reactors,
             core,
             bell: Bell::new()?,
             threads: Mutex::default(),
         })
     }
 
-    /// To be called once by every thread that serves, on that thread, before it serves: pins it and measures it.
+    /// To be called once by every thread that serves, on that thread, before it serves: pins it and measures it. One of
+    /// several is not pinned: the kernel spreads them over all cores.
     pub fn enter(&self) -> io::Result<()> {
-        if let Some(id) = self.core
+        if self.reactors > 1 {
+            sys::unpin()?;
+        } else if let Some(id) = self.core
             && !core_affinity::set_for_current(CoreId { id })
         {
             return Err(io::Error::other(format!("cannot pin the server's thread to core {id}")));
@@ -51,9 +57,9 @@ impl Site {
         Ok(())
     }
 
-    /// Whether a thread serves.
+    /// Whether all threads serve.
     pub fn entered(&self) -> bool {
-        !self.threads.lock().unwrap().is_empty()
+        self.threads.lock().unwrap().len() >= self.reactors
     }
 
     /// Makes [`Site::as_fd`] readable, for good.

@@ -152,6 +152,15 @@ impl Thread {
     }
 }
 
+/// Lets the calling thread run on every core that the process may use.
+pub fn unpin() -> io::Result<()> {
+    // SAFETY: the mask is numbers only, all bits of which may be set; the kernel leaves those out that are not allowed.
+    let all: libc::cpu_set_t =
+        unsafe { mem::transmute([u8::MAX; mem::size_of::<libc::cpu_set_t>()]) };
+    // SAFETY: pointer and size are those of one mask on the stack; 0 is the calling thread.
+    checked(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&all), &all) }).map(drop)
+}
+
 /// Receives at most `scratch.len()` bytes and drops them in the kernel, without a copy (MSG_TRUNC, tcp(7)).
 pub fn discard(stream: &TcpStream, scratch: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the descriptor is open while borrowed; pointer and length are those of one slice.

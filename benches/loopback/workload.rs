@@ -48,6 +48,8 @@ pub struct Workload {
     pub message: usize,
     /// Requests in one HTTP message; datagrams that a socket has under way; else 1.
     pub depth: usize,
+    /// Threads of the server.
+    pub reactors: usize,
 }
 
 pub const ALL: &[Workload] = &[
@@ -170,6 +172,7 @@ impl Workload {
             active: connections,
             message,
             depth: 1,
+            reactors: 1,
         }
     }
 

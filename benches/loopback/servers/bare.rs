@@ -9,8 +9,8 @@ mod fan;
 mod offload;
 mod relay;
 
-use super::Socket;
 use super::http::Response;
+use super::{Socket, spread};
 use crate::site::{READ_SIZE, Site};
 use crate::sys::{EMPTY_EVENT, Epoll, IN, OUT, Pipe};
 use crate::workload::Protocol;
@@ -26,18 +26,17 @@ const LISTENER: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
 
 pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
-    site.enter()?;
     if site.protocol == Protocol::Datagram {
+        site.enter()?;
         return datagrams::serve(&socket.datagrams()?, site);
     }
-    let listener = socket.listener()?;
-    match site.protocol {
+    spread(socket.listener()?, site, |listener, site| match site.protocol {
         Protocol::Http => serve(listener, site, Plaintext::new(BySearch(Finder::new(b"\r\n\r\n")))),
         Protocol::Offload => offload::serve(listener, site),
         Protocol::Broadcast => fan::serve(listener, site),
         Protocol::Relay => relay::serve::<relay::Copying>(&listener, site),
         _ => serve(listener, site, Echo),
-    }
+    })
 }
 
 /// HTTP only.

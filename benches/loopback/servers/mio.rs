@@ -3,8 +3,8 @@
 
 mod offload;
 
-use super::Socket;
 use super::http::Response;
+use super::{Socket, spread};
 use crate::site::{READ_SIZE, Site};
 use crate::workload::Protocol;
 use mio::net::{TcpListener, TcpStream};
@@ -36,11 +36,13 @@ struct Shared {
 }
 
 pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
-    site.enter()?;
-    let listener = socket.listener()?;
-    if site.protocol == Protocol::Offload {
-        return offload::serve(listener, site);
-    }
+    spread(socket.listener()?, site, |listener, site| match site.protocol {
+        Protocol::Offload => offload::serve(listener, site),
+        _ => serve(listener, site),
+    })
+}
+
+fn serve(listener: std::net::TcpListener, site: &Site) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(EVENTS);
     let mut shared = Shared {

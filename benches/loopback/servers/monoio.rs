@@ -1,7 +1,7 @@
 //! monoio as its documentation does it, on io_uring: a task and a buffer for each connection, which the kernel borrows
 //! for each read and write.
 
-use super::Socket;
+use super::{Socket, spread};
 use crate::site::{READ_SIZE, Site};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
@@ -22,8 +22,10 @@ pub fn available() -> Result<(), &'static str> {
 }
 
 pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
-    site.enter()?;
-    let listener = socket.listener()?;
+    spread(socket.listener()?, site, serve)
+}
+
+fn serve(listener: std::net::TcpListener, site: &Site) -> io::Result<()> {
     let mut runtime = RuntimeBuilder::<IoUringDriver>::new().build()?;
     let (stopper, stop) = oneshot::channel();
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! reev: one reactor, a zero-sized handler for echo, its HTTP/1.1 and WebSocket layers, a `Remote` where another thread
+//! reev: a zero-sized handler for echo, its HTTP/1.1 and WebSocket layers, a `Remote` where another thread
 //! answers.
 
 mod datagrams;
@@ -59,9 +59,15 @@ pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
     }
     let listener = socket.listener()?;
     let target = backend(listener.local_addr()?);
-    let config = Config { reactors: 1, pin: false, ..Config::default() };
+    let config = Config { reactors: site.reactors, pin: false, ..Config::default() };
     let mut server = Server::new(config)?;
-    let listener = server.adopt_listener(listener.try_clone()?, &ListenOptions::default())?;
+    let listener = if site.reactors > 1 {
+        let addr = listener.local_addr()?;
+        drop(listener);
+        server.listen(&addr.to_string())?
+    } else {
+        server.adopt_listener(listener, &ListenOptions::default())?
+    };
     let handle = server.handle();
     let served = Arc::clone(site);
     thread::scope(|scope| {

@@ -3,9 +3,10 @@
 use crate::servers::{DATAGRAM_SIZE, runtime};
 use crate::site::Site;
 use std::io;
+use std::sync::Arc;
 use tokio::net::UdpSocket;
 
-pub fn run(socket: std::net::UdpSocket, site: &Site) -> io::Result<()> {
+pub fn run(socket: std::net::UdpSocket, site: &Arc<Site>) -> io::Result<()> {
     site.enter()?;
     runtime::until_stopped(site, echo(socket))
 }

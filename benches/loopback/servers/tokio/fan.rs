@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 type Members = Arc<Mutex<Vec<UnboundedSender<Bytes>>>>;
 
-pub fn run(listener: TcpListener, site: &Site) -> io::Result<()> {
+pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
     let members = Members::default();
     runtime::run(listener, site, |stream| {
         let (sender, messages) = unbounded_channel();

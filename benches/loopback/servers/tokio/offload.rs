@@ -5,6 +5,7 @@ use crate::servers::{runtime, worker};
 use crate::site::Site;
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 type Job = (UnboundedSender<Vec<u8>>, Vec<u8>);
 
-pub fn run(listener: TcpListener, site: &Site) -> io::Result<()> {
+pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
     thread::scope(|scope| {
         let jobs = worker::start(scope, site, |(connection, data): Job| {
             let _ = connection.send(data); // it may have left

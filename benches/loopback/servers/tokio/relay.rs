@@ -5,10 +5,11 @@ use crate::site::{READ_SIZE, Site};
 use crate::workload::backend;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpStream;
 
-pub fn run(listener: TcpListener, site: &Site) -> io::Result<()> {
+pub fn run(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
     let target = backend(listener.local_addr()?);
     runtime::run(listener, site, |stream| drop(tokio::spawn(relay(stream, target))))
 }
