@@ -72,9 +72,10 @@ impl Point {
     }
 }
 
-/// Of the second entry of the same code, the noise is wanted here too.
+/// Whether a second entry of the same code is left out: the scatter around the line shows the noise.
 pub fn measures(server: &Server) -> bool {
-    Workload::find(WORKLOAD).is_some_and(|workload| server.asked(workload).is_some())
+    !server.again
+        && Workload::find(WORKLOAD).is_some_and(|workload| server.asked(workload).is_some())
 }
 
 pub fn run(
