@@ -125,7 +125,7 @@ impl Reactor {
     }
 
     /// Ends this reactor after the present turn; every connection gets `on_close` with
-    /// [`Close::Stopped`].
+    /// [`Close::Stopped`](crate::Close::Stopped).
     pub fn stop(&mut self) {
         self.running = false;
     }
