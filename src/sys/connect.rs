@@ -19,7 +19,7 @@ pub(crate) fn begin(destination: &Destination, options: &ConnectOptions) -> io::
         }
     };
     let protocol = (domain != Domain::UNIX).then_some(Protocol::TCP);
-    let socket = Socket::new(domain, Type::STREAM.nonblocking(), protocol)?;
+    let socket = super::net::socket(domain, Type::STREAM, protocol)?;
     set_options(&socket, options, protocol.is_some())?;
     if let (Some(bind), Destination::Ip(addr)) = (options.bind, destination) {
         if bind.is_ipv4() != addr.is_ipv4() {

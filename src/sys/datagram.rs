@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -12,7 +12,7 @@ use libc::mmsghdr;
 #[cfg(any(target_os = "macos", target_os = "dragonfly"))]
 use libc::msghdr;
 use libc::{iovec, sockaddr_storage, socklen_t};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::listen::{Bound, UnixPath, remove_stale};
 use super::net::{self, SEND_FLAGS, addr_from, retry};
@@ -36,6 +36,7 @@ pub(crate) const CUTS_UP: bool = cfg!(any(target_os = "linux", target_os = "andr
 /// A message and its length, where the system has no call that takes many.
 #[cfg(any(target_os = "macos", target_os = "dragonfly"))]
 #[derive(Clone, Copy)]
+#[allow(non_camel_case_types, reason = "the name is the other systems'")]
 struct mmsghdr {
     msg_hdr: msghdr,
     msg_len: libc::c_uint,
@@ -322,7 +323,7 @@ fn bind_udp(addr: SocketAddr, version: IpVersion, options: &DatagramOptions) -> 
 }
 
 fn udp(domain: Domain, options: &DatagramOptions) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket = net::socket(domain, Type::DGRAM, Some(Protocol::UDP))?;
     set_buffers(&socket, options)?;
     let v6 = domain == Domain::IPV6;
     socket.set_broadcast(options.broadcast && !v6)?;
@@ -342,6 +343,12 @@ fn udp(domain: Domain, options: &DatagramOptions) -> io::Result<Socket> {
     Ok(socket)
 }
 
+#[cfg(target_os = "netbsd")]
+fn set_multicast_interface(_socket: &Socket, _interface: u32) -> io::Result<()> {
+    Err(net::unsupported("choice of an interface for IPv4 multicast by its index"))
+}
+
+#[cfg(not(target_os = "netbsd"))]
 fn set_multicast_interface(socket: &Socket, interface: u32) -> io::Result<()> {
     let choice = libc::ip_mreqn {
         imr_multiaddr: libc::in_addr { s_addr: 0 },
@@ -377,7 +384,7 @@ fn unix_addr(endpoint: &Endpoint) -> io::Result<SockAddr> {
 }
 
 fn bind_unix(endpoint: &Endpoint, options: &DatagramOptions) -> io::Result<Bound> {
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
+    let socket = net::socket(Domain::UNIX, Type::DGRAM, None)?;
     set_buffers(&socket, options)?;
     socket.bind(&unix_addr(endpoint)?)?;
     bound(socket.into())
@@ -416,7 +423,7 @@ pub(crate) fn connect(endpoint: &Endpoint, options: &DatagramOptions) -> io::Res
                 Ok(socket)
             }),
         _ => unix_addr(endpoint).and_then(|addr| {
-            let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
+            let socket = net::socket(Domain::UNIX, Type::DGRAM, None)?;
             set_buffers(&socket, options)?;
             if cfg!(any(target_os = "linux", target_os = "android")) {
                 // A name of the system's choice (unix(7), autobind), so that the peer can answer.
@@ -457,12 +464,39 @@ pub(crate) fn multicast(
     join: bool,
 ) -> io::Result<()> {
     let socket = SockRef::from(&fd);
-    let v4 = InterfaceIndexOrAddress::Index(interface);
     match (group, join) {
-        (IpAddr::V4(group), true) => socket.join_multicast_v4_n(&group, &v4),
-        (IpAddr::V4(group), false) => socket.leave_multicast_v4_n(&group, &v4),
+        (IpAddr::V4(group), join) => multicast_v4(&socket, group, interface, join),
         (IpAddr::V6(group), true) => socket.join_multicast_v6(&group, interface),
         (IpAddr::V6(group), false) => socket.leave_multicast_v6(&group, interface),
+    }
+}
+
+#[cfg(not(target_os = "netbsd"))]
+fn multicast_v4(
+    socket: &SockRef<'_>,
+    group: Ipv4Addr,
+    interface: u32,
+    join: bool,
+) -> io::Result<()> {
+    let interface = socket2::InterfaceIndexOrAddress::Index(interface);
+    match join {
+        true => socket.join_multicast_v4_n(&group, &interface),
+        false => socket.leave_multicast_v4_n(&group, &interface),
+    }
+}
+
+/// By address, and so by the system's choice alone.
+#[cfg(target_os = "netbsd")]
+fn multicast_v4(
+    socket: &SockRef<'_>,
+    group: Ipv4Addr,
+    interface: u32,
+    join: bool,
+) -> io::Result<()> {
+    match (interface, join) {
+        (0, true) => socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
+        (0, false) => socket.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
+        _ => Err(net::unsupported("choice of an interface for IPv4 multicast by its index")),
     }
 }
 

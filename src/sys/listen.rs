@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,13 +59,13 @@ pub(crate) fn bind_another(
 pub(crate) fn adopt(fd: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
     let addr = {
         let socket = SockRef::from(&fd);
-        if !socket.is_listener().unwrap_or(false) {
+        if !net::is_listener(fd.as_fd()).unwrap_or(false) {
             let message = "cannot adopt a descriptor that is not a listening socket";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         socket.set_nonblocking(true)?;
         socket.set_cloexec(true)?;
-        let addr = net::local_addr(std::os::fd::AsFd::as_fd(&fd))?;
+        let addr = net::local_addr(fd.as_fd())?;
         set_options(&socket, options, !addr.is_unix())?;
         addr
     };
@@ -112,7 +112,7 @@ fn bind_first(
 }
 
 fn bound(fd: OwnedFd) -> io::Result<Bound> {
-    let addr = net::local_addr(std::os::fd::AsFd::as_fd(&fd))?;
+    let addr = net::local_addr(fd.as_fd())?;
     Ok(Bound { fd, addr, path: None })
 }
 
@@ -124,8 +124,7 @@ fn bind_tcp(
     options: &ListenOptions,
     shared: bool,
 ) -> io::Result<Socket> {
-    let socket =
-        Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = net::socket(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     // Elsewhere than on Linux sockets are spread over by what they were when they were bound.
     let joins_late = cfg!(any(target_os = "linux", target_os = "android"));
@@ -195,7 +194,7 @@ fn bind_abstract(name: &[u8], options: &ListenOptions) -> io::Result<Bound> {
 }
 
 fn bind_unix(addr: &SockAddr, options: &ListenOptions) -> io::Result<Bound> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let socket = net::socket(Domain::UNIX, Type::STREAM, None)?;
     set_options(&SockRef::from(&socket), options, false)?;
     socket.bind(addr)?;
     socket.listen(options.backlog)?;
@@ -209,7 +208,7 @@ pub(super) fn remove_stale(path: &Path, kind: Type) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
     // Without blocking: a server that lives, but whose backlog is full, says "later".
-    let probe = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
+    let probe = net::socket(Domain::UNIX, kind, None)?;
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::addr::Addr;
 
@@ -274,7 +274,29 @@ pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
 }
 
 pub(crate) fn is_stream(fd: &impl AsFd) -> io::Result<bool> {
-    Ok(SockRef::from(fd).r#type()? == socket2::Type::STREAM)
+    Ok(SockRef::from(fd).r#type()? == Type::STREAM)
+}
+
+/// A new socket: non-blocking, close-on-exec.
+pub(super) fn socket(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+    #[cfg(not(target_os = "macos"))]
+    return Socket::new(domain, kind.nonblocking(), protocol);
+    #[cfg(target_os = "macos")]
+    {
+        let socket = Socket::new(domain, kind, protocol)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
+/// Whether a socket listens (SO_ACCEPTCONN).
+pub(super) fn is_listener(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut listens: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let (level, name, value) = (libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast());
+    // SAFETY: the value is as large as is said, and both live through the call.
+    retry(|| unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value, &mut len) as isize })?;
+    Ok(listens != 0)
 }
 
 pub(crate) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
@@ -319,7 +341,7 @@ pub(crate) const PORTS_ARE_SPREAD: bool = cfg!(any(
 
 /// Lets a socket share its port (SO_REUSEPORT), and have its part of what comes to it where
 /// [`PORTS_ARE_SPREAD`]: FreeBSD has another option for that.
-pub(crate) fn share_port(socket: &socket2::Socket) -> io::Result<()> {
+pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
     #[cfg(target_os = "freebsd")]
     set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT_LB, 1)?;
     #[cfg(not(target_os = "freebsd"))]

@@ -54,6 +54,7 @@ pub(crate) fn config(reactors: usize) -> Config {
 /// A running server, stopped at the end of the test.
 pub(crate) struct Host {
     pub(crate) handle: Handle,
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only leaving.rs asks"))]
     pub(crate) listener: ListenerId,
     pub(crate) addr: Addr,
     running: Option<Running>,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::super::net;
 use super::abi::{
     EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_EOF, EV_ERROR, EV_ONESHOT,
     EV_RECEIPT, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent, NOTE_LOWAT,
@@ -206,7 +207,7 @@ const ROWS: &[Row] = &[
         let told = probe.queue.call(&[add, bad], &mut answers, Some(Duration::ZERO)).unwrap();
         assert_eq!(told, 2);
         assert!(answers.iter().all(|answer| answer.has(EV_ERROR)));
-        assert_eq!(answers.map(|answer| answer.data()), [0, libc::EBADF.into()]);
+        assert_eq!(answers.map(|answer| answer.data()), [0, i64::from(libc::EBADF)]);
         assert_eq!(answers.map(|answer| answer.udata()), [NEAR, 9]);
     }),
     ("an error with room for it is an event, and what is behind it is made", |probe| {
@@ -216,7 +217,7 @@ const ROWS: &[Row] = &[
         let told = probe.queue.call(&[bad, good], &mut room, Some(Duration::from_secs(20)));
         assert_eq!(told.unwrap(), 1);
         assert!(room[0].has(EV_ERROR) && room[0].udata() == 9);
-        assert_eq!(room[0].data(), libc::EBADF.into());
+        assert_eq!(room[0].data(), i64::from(libc::EBADF));
         probe.send();
         probe.sure(EVFILT_READ);
     }),
@@ -318,7 +319,7 @@ const ROWS: &[Row] = &[
     }),
     ("refused connect: EV_EOF of writing, and the socket's own error", |probe| {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+        let socket = net::socket(Domain::IPV4, Type::STREAM, None).unwrap();
         let _ = socket.connect(&nobody.into()); // under way, or refused at once
         probe.change(of(&socket, EVFILT_WRITE, EV_ADD)).unwrap();
         while !probe.sure(EVFILT_WRITE).has(EV_EOF) {}
