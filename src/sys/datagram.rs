@@ -471,7 +471,7 @@ pub(crate) fn multicast(
     }
 }
 
-#[cfg(not(target_os = "netbsd"))]
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 fn multicast_v4(
     socket: &SockRef<'_>,
     group: Ipv4Addr,
@@ -486,7 +486,7 @@ fn multicast_v4(
 }
 
 /// By address, and so by the system's choice alone.
-#[cfg(target_os = "netbsd")]
+#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
 fn multicast_v4(
     socket: &SockRef<'_>,
     group: Ipv4Addr,
