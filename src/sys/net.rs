@@ -350,6 +350,7 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
 }
 
 /// setsockopt(2) with an int.
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly")))]
 pub(crate) fn set_option(
     fd: BorrowedFd<'_>,
     level: libc::c_int,
