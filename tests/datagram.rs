@@ -339,7 +339,7 @@ fn unix_datagrams_by_path_and_by_name() {
     until("it rests", || serving.turns_at_rest() < 10);
     serving.ask(move |reactor| reactor.conn(id).unwrap().close());
     until("it is closed", || told.try_iter().any(|line| line == "close local"));
-    assert!(!path.exists(), "its path goes with it");
+    until("its path goes with it", || !path.exists());
     std::fs::remove_file(own).unwrap();
 
     let name = format!("unixgram://@reev-gram-{}", std::process::id());

@@ -32,12 +32,3 @@ fn the_example_has_the_same_handler_and_address() {
     assert!(EXAMPLE.contains(shown[start..end].trim_end()), "examples/echo.rs differs");
     assert!(EXAMPLE.contains("\"127.0.0.1:7000\""));
 }
-
-#[test]
-fn every_relative_link_of_the_readme_leads_somewhere() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let targets = README.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    for target in targets.filter(|target| !target.contains("://")) {
-        assert!(root.join(target).exists(), "README.md links to {target}, which is not there");
-    }
-}
