@@ -179,6 +179,7 @@ pub(crate) const SPLICE_AFTER: u8 = 4;
 /// Bytes that go through the pipe in one pass; what is left of them is queued.
 pub(crate) const SPLICE_MAX: usize = 256 << 10;
 /// The size of the pipe: a piece of the network's fills a page of it, however small it is.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) const PIPE_SIZE: i32 = 1 << 20;
 /// 64 KiB, and room for what is copied in front of them or frames them: a message of 64 KiB with
 /// its header comes in one piece.

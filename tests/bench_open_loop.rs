@@ -1,5 +1,7 @@
 //! The driver that offers a fixed rate in benches/loopback: what waits for a slow server is in its figures.
 
+#![cfg(target_os = "linux")] // as the bench is
+
 #[path = "../benches/loopback/open_loop.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the other figures are for the bench")]
 mod open_loop;

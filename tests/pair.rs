@@ -402,7 +402,15 @@ fn a_reset_in_a_stream_through_the_pipe_is_passed_on() {
         let (proxy, client, server) = ends(false);
         let data = vec![7; 16 << 20];
         let writer = client.try_clone().unwrap();
-        let writing = std::thread::spawn(move || (&writer).write_all(&data));
+        // To a receiver that goes, without end: what is on the way may be much.
+        let writing = std::thread::spawn(move || {
+            if by_the_sender {
+                return (&writer).write_all(&data);
+            }
+            loop {
+                (&writer).write_all(&data)?;
+            }
+        });
         let mut received = vec![0; 4 << 20];
         (&server).read_exact(&mut received).unwrap();
         if by_the_sender {

@@ -10,14 +10,14 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use reev::proactor::{Conn, Deadline, Kind, Watcher};
 use socket2::SockRef;
 
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Raises the limit as far as it goes; false, and said aloud, if that is not enough.
-fn can_open(files: u64, what: &str) -> bool {
+fn can_open(files: rlim_t, what: &str) -> bool {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     if hard < files + 100 {
@@ -28,7 +28,7 @@ fn can_open(files: u64, what: &str) -> bool {
 
 fn deadlines(count: usize) {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if !can_open(2 * count as u64, &format!("{count} connections")) {
+    if !can_open(2 * count as rlim_t, &format!("{count} connections")) {
         return;
     }
     let mut watcher = Watcher::new().unwrap();
@@ -98,7 +98,7 @@ fn clients() {
     let wanted: Vec<&str> = wanted.split(' ').collect();
     let addr: SocketAddr = wanted[0].parse().unwrap();
     let (count, size): (usize, usize) = (wanted[1].parse().unwrap(), wanted[2].parse().unwrap());
-    assert!(can_open(count as u64, "the clients"));
+    assert!(can_open(count as rlim_t, "the clients"));
     let mut watcher = Watcher::new().unwrap();
     let mut conns = Vec::new();
     for _ in 0..count {
@@ -147,7 +147,7 @@ fn echo(mut watcher: Watcher<()>, owned: Option<usize>, mut bytes: usize) {
 
 fn echoes(count: usize, size: usize, owned: Option<usize>) {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if !can_open(count as u64, &format!("{count} clients")) {
+    if !can_open(count as rlim_t, &format!("{count} clients")) {
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,7 +5,6 @@ mod common;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -13,11 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use common::{Serving, What, config, each, in_child, read_all, until, usual};
+#[cfg(target_os = "linux")]
+use common::in_child;
+use common::{Serving, What, config, each, read_all, until, usual};
 use reev::{
     Addr, Close, Config, Ctx, EvHandler, Handle, ListenOptions, Reactor, SendError, Server, Stats,
 };
-use socket2::{SockAddr, SockRef, Socket};
+use socket2::{SockAddr, Socket};
 
 struct Echo;
 
@@ -204,14 +205,15 @@ fn what_does_not_listen_is_not_adopted() {
 }
 
 /// The accepted sockets of this process, each with `read` of it.
+#[cfg(target_os = "linux")] // which shows them in /proc
 #[allow(unsafe_code)]
-fn accepted_sockets<R>(local: SocketAddr, read: impl Fn(&SockRef<'_>) -> R) -> Vec<R> {
+fn accepted_sockets<R>(local: SocketAddr, read: impl Fn(&socket2::SockRef<'_>) -> R) -> Vec<R> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").unwrap() {
         let fd: i32 = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
         // SAFETY: used for calls that only ask, in a process where nothing else runs.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-        let socket = SockRef::from(&borrowed);
+        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+        let socket = socket2::SockRef::from(&borrowed);
         let at = |addr: io::Result<SockAddr>| addr.ok().and_then(|addr| addr.as_socket());
         if at(socket.local_addr()) == Some(local) && at(socket.peer_addr()).is_some() {
             found.push(read(&socket));
@@ -222,6 +224,7 @@ fn accepted_sockets<R>(local: SocketAddr, read: impl Fn(&SockRef<'_>) -> R) -> V
 
 /// Each option, read back where the system has put it. Planted: each line of `set_options`
 /// left out.
+#[cfg(target_os = "linux")] // others have no time of keep-alive, or other sizes
 #[test]
 fn listen_options_reach_the_connections() {
     if !in_child("listen_options_reach_the_connections") {

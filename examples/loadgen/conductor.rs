@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::ClockId;
 use reev::{Close, Ctx, EvHandler, TimerId};
 
 use crate::load::{Load, Report, Stage};
@@ -119,13 +119,7 @@ impl Conductor {
 impl Spent {
     fn now(cx: &Ctx<'_>) -> Spent {
         let stats = cx.handle().stats().swap_remove(cx.reactor_index());
-        let usage = getrusage(UsageWho::RUSAGE_THREAD).ok();
-        let cpu = usage.map_or(Duration::ZERO, |usage| {
-            let (user, system) = (usage.user_time(), usage.system_time());
-            let micros =
-                (user.tv_sec() + system.tv_sec()) * 1_000_000 + user.tv_usec() + system.tv_usec();
-            Duration::from_micros(micros.unsigned_abs())
-        });
+        let cpu = ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::ZERO, Duration::from);
         Spent { bytes_in: stats.bytes_in, bytes_out: stats.bytes_out, cpu }
     }
 }

@@ -30,8 +30,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+#[cfg(target_os = "linux")]
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use reev::{Config, Handle, Reactor, Remote, Server, Stats};
 
 use client::Client;
@@ -47,6 +48,7 @@ use target::{Place, Url, invalid};
 /// Descriptors that a process needs beside its connections: pollers, pipes, files, attempts.
 const DESCRIPTORS_SPARE: usize = 64;
 /// How late the system may fire the threads' timers.
+#[cfg(target_os = "linux")]
 const TIMER_SLACK_NS: u64 = 1;
 /// How long the connections may take to close when it is over.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -177,7 +179,7 @@ impl Run {
 /// Lets the process have as many descriptors as it may.
 fn raise_descriptors(connections: usize) -> io::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let needed = (connections + DESCRIPTORS_SPARE) as u64;
+    let needed = (connections + DESCRIPTORS_SPARE) as rlim_t;
     if needed > hard {
         return Err(invalid(format!(
             "{connections} connections need {needed} descriptors, and {hard} are allowed; see ulimit -Hn"
@@ -204,6 +206,7 @@ fn run(run: Run) -> io::Result<Report> {
         move |reactor: &mut Reactor| {
             let sender = sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // Timers may else be 50 µs late, to save wake-ups. A kernel that refuses only costs that.
+            #[cfg(target_os = "linux")]
             let _ = prctl::set_timerslack(TIMER_SLACK_NS);
             let dial = speak.dial(plan.place.clone());
             let load = Load::new(plan.clone(), reactor.index(), sender, dial);

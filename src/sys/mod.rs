@@ -76,6 +76,7 @@ impl Interest {
     /// Shared by several pollers, of which one is to be woken.
     pub(crate) const EXCLUSIVE: Interest = Interest(8);
     /// Told when it changes, not as long as it holds.
+    #[cfg(any(target_os = "linux", target_os = "android", feature = "proactor"))]
     pub(crate) const EDGE: Interest = Interest(16);
     pub(crate) const UNREGISTERED: Interest = Interest(0x80);
 

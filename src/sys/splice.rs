@@ -98,7 +98,7 @@ mod imp {
     use super::Passed;
 
     #[derive(Default)]
-    pub(crate) struct Splicer;
+    pub(crate) struct Splicer(());
 
     impl Splicer {
         pub(crate) fn pass(
