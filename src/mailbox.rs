@@ -168,7 +168,7 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(reev_loom)))]
 mod tests {
     use super::*;
 
@@ -203,8 +203,8 @@ mod tests {
 }
 
 /// Every order in which producers and the reactor can meet. Run with
-/// `RUSTFLAGS="--cfg loom" cargo test --release --lib loom`.
-#[cfg(all(test, loom))]
+/// `RUSTFLAGS="--cfg reev_loom" cargo test --release --lib loom`.
+#[cfg(all(test, reev_loom))]
 mod loom_tests {
     use loom::sync::{Arc, Notify};
     use loom::thread;

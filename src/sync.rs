@@ -1,13 +1,13 @@
 //! The primitives that cross threads, through one door, so that loom can check what uses them.
 
-#[cfg(loom)]
+#[cfg(reev_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-#[cfg(loom)]
+#[cfg(reev_loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 
-#[cfg(not(loom))]
+#[cfg(not(reev_loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(reev_loom))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
 /// Locks, whether or not another thread panicked while it held the lock: what is guarded here
