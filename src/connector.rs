@@ -5,6 +5,7 @@
 //! closed (RFC 8305, "Happy Eyeballs").
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -76,7 +77,22 @@ impl From<SocketAddr> for Target {
 
 impl From<Vec<SocketAddr>> for Target {
     fn from(addrs: Vec<SocketAddr>) -> Target {
-        Target(Ok(Place::Addrs(addrs)))
+        match addrs.is_empty() {
+            true => Target(Err(io::Error::new(io::ErrorKind::InvalidInput, "no address is given"))),
+            false => Target(Ok(Place::Addrs(addrs))),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Endpoint(endpoint) => endpoint.fmt(f),
+            Place::Addrs(addrs) => match &addrs[..] {
+                [addr] => addr.fmt(f),
+                addrs => write!(f, "any of {addrs:?}"),
+            },
+        }
     }
 }
 
@@ -237,8 +253,25 @@ fn interleave(addrs: Vec<SocketAddr>) -> VecDeque<Destination> {
     ordered
 }
 
-fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "connecting took too long")
+/// What the system said of one address, with the address.
+fn unreachable(addr: &Addr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot connect to {addr}: {error}"))
+}
+
+impl Destination {
+    fn addr(&self) -> Addr {
+        match self {
+            Destination::Ip(addr) => Addr::from(*addr),
+            Destination::Unix(endpoint) => Addr::unix(endpoint.unix_name().as_deref()),
+        }
+    }
+}
+
+impl Connecting {
+    fn timed_out(&self) -> io::Error {
+        let message = format!("cannot connect to {} within {:?}", self.place, self.options.timeout);
+        io::Error::new(io::ErrorKind::TimedOut, message)
+    }
 }
 
 impl Connector {
@@ -344,11 +377,8 @@ impl Dispatcher {
             let (stagger, more) = (connecting.options.stagger, !connecting.untried.is_empty());
             match self.backend.connect(&destination, &connecting.options) {
                 Ok(socket) => {
-                    let peer = match &destination {
-                        Destination::Ip(addr) => Addr::from(*addr),
-                        Destination::Unix(endpoint) => Addr::unix(endpoint.unix_name().as_deref()),
-                    };
-                    let attempt = self.core.insert(Conn::new(Kind::Attempt, peer, NO_LISTENER));
+                    let conn = Conn::new(Kind::Attempt, destination.addr(), NO_LISTENER);
+                    let attempt = self.core.insert(conn);
                     self.backend.install(attempt.index(), socket);
                     let watched =
                         self.backend.set_interest(attempt, Interest::UNREGISTERED, Interest::WRITE);
@@ -366,7 +396,10 @@ impl Dispatcher {
                     }
                     return;
                 }
-                Err(error) => connecting.error = connecting.error.take().or(Some(error)),
+                Err(error) if connecting.error.is_none() => {
+                    connecting.error = Some(unreachable(&destination.addr(), &error));
+                }
+                Err(_) => {}
             }
         }
     }
@@ -416,13 +449,14 @@ impl Dispatcher {
 
     fn attempt_failed(&mut self, attempt: ConnId, error: io::Error) {
         let owner = self.connector.owners.remove(&attempt);
+        let addr = self.core.conns.get(attempt.0).map_or(Addr::NONE, |conn| conn.peer.clone());
         self.release(attempt, false);
         let Some(id) = owner else {
             return;
         };
         if let Some(connecting) = self.connector.connecting.get_mut(&id) {
             connecting.attempts.retain(|&other| other != attempt);
-            connecting.error = connecting.error.take().or(Some(error));
+            connecting.error.get_or_insert_with(|| unreachable(&addr, &error));
             self.next_attempt(id);
         }
     }
@@ -430,7 +464,8 @@ impl Dispatcher {
     /// The time for a try is up.
     pub(crate) fn connect_timed_out(&mut self, id: ConnId) {
         if let Some(connecting) = self.connector.connecting.get_mut(&id) {
-            connecting.error = connecting.error.take().or_else(|| Some(timed_out()));
+            let error = connecting.error.take().unwrap_or_else(|| connecting.timed_out());
+            connecting.error = Some(error);
             connecting.resolving = false;
             connecting.untried.clear();
             self.try_failed(id);
@@ -452,7 +487,7 @@ impl Dispatcher {
                 self.core.set_internal(id, Purpose::Retry, wait, 0);
             }
             _ => {
-                let error = connecting.error.take().unwrap_or_else(timed_out);
+                let error = connecting.error.take().unwrap_or_else(|| connecting.timed_out());
                 self.connect_failed(id, error);
             }
         }

@@ -160,7 +160,8 @@ pub trait EvHandler: 'static {
 
     /// The connection asked for with [`Ctx::connect`] could not be made: called once instead of
     /// `on_open`, and the last call. With several addresses and tries, `error` is the first of
-    /// the last try. Cancelled by `close` or `abort`, it is `ConnectionAborted`.
+    /// the last try; its kind is the system's, its message names the address. Cancelled by
+    /// `close` or `abort`, it is `ConnectionAborted`.
     fn on_connect_fail(&mut self, cx: &mut Ctx<'_>, error: io::Error) {
         let _ = (cx, error);
     }

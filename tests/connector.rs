@@ -129,6 +129,33 @@ fn timeout_and_cancel_have_one_outcome() {
     assert_eq!(sim.handle().stats()[0].open, 0);
 }
 
+/// Planted: the system's error is passed on as it is.
+#[test]
+fn a_failure_names_the_address_or_all_and_the_time() {
+    struct Saying(Log);
+    impl EvHandler for Saying {
+        fn on_connect_fail(&mut self, _: &mut Ctx<'_>, error: io::Error) {
+            self.0.borrow_mut().push(error.to_string());
+        }
+    }
+    let (mut sim, log) = (Simulation::new(12), Log::default());
+    let options = ConnectOptions { timeout: Duration::from_secs(3), ..ConnectOptions::default() };
+    sim.reactor().connect("192.0.2.1:80", &options, Saying(log.clone()));
+    sim.settle();
+    sim.outgoing().unwrap().refuse();
+    sim.settle();
+    let refused = taken(&log).remove(0);
+    assert!(refused.starts_with("cannot connect to 192.0.2.1:80: Connection refused"), "{refused}");
+    sim.reactor().connect("192.0.2.1:80", &options, Saying(log.clone()));
+    let two = addrs(&["10.0.0.1:1", "[::1]:2"]);
+    sim.reactor().connect(two, &options, Saying(log.clone()));
+    sim.reactor().connect(Vec::new(), &options, Saying(log.clone()));
+    sim.advance(Duration::from_secs(4));
+    let late = "cannot connect to tcp://192.0.2.1:80 within 3s";
+    let both = "cannot connect to any of [10.0.0.1:1, [::1]:2] within 3s";
+    assert_eq!(taken(&log), ["no address is given", late, both]);
+}
+
 #[test]
 fn tries_are_repeated_with_growing_waits() {
     let (mut sim, log) = (Simulation::new(5), Log::default());
