@@ -312,14 +312,20 @@ pub use timer::TimerId;
 pub use timing::Traffic;
 
 /// The pages whose examples are tested with the crate's.
-#[cfg(all(doctest, feature = "http1", feature = "sim", feature = "websocket"))]
+#[cfg(all(doctest, feature = "proactor", feature = "sim", feature = "websocket"))]
 mod pages {
     #[doc = include_str!("../README.md")]
     struct Readme;
     #[doc = include_str!("../docs/deployment.md")]
     struct Deployment;
+    #[doc = include_str!("../docs/http1.md")]
+    struct Http1;
     #[doc = include_str!("../docs/limits.md")]
     struct Limits;
+    #[doc = include_str!("../docs/outbound.md")]
+    struct Outbound;
+    #[doc = include_str!("../docs/proactor.md")]
+    struct Proactor;
     #[doc = include_str!("../docs/shutdown.md")]
     struct Shutdown;
     #[doc = include_str!("../docs/threads.md")]
@@ -328,4 +334,6 @@ mod pages {
     struct Timers;
     #[doc = include_str!("../docs/turn.md")]
     struct Turn;
+    #[doc = include_str!("../docs/websocket.md")]
+    struct WebSocket;
 }
