@@ -84,7 +84,20 @@ impl Endpoint {
             let message = format!("address {text:?}: {why}");
             Err(io::Error::new(io::ErrorKind::InvalidInput, message))
         };
-        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
+        let one_word = |rest: &str| !rest.contains(':') && !rest.contains('/');
+        let (scheme, rest) = match (text.split_once("://"), text.split_once(':')) {
+            (Some(split), _) => split,
+            // A host may be called tcp; then there is one colon.
+            (None, Some(("tcp" | "udp" | "unix", rest))) if !one_word(rest) => {
+                return fail(
+                    "a scheme is written with ://, as in tcp://host:port and unix:///path",
+                );
+            }
+            (None, _) if text.contains('/') => {
+                return fail("it is neither host:port nor unix:///path");
+            }
+            (None, _) => ("tcp", text),
+        };
         let version = match scheme {
             "tcp" | "udp" => IpVersion::Any,
             "tcp4" | "udp4" => IpVersion::V4,
@@ -198,7 +211,10 @@ impl Endpoint {
                     IpVersion::V6 => addr.is_ipv6(),
                 })
                 .collect(),
-            None => Vec::new(),
+            None => {
+                let message = format!("{self} is a Unix socket, and has no IP address");
+                return Err(io::Error::new(io::ErrorKind::NotFound, message));
+            }
         };
         if found.is_empty() {
             let message = format!("{self} has no IP address of the version asked for");
@@ -292,6 +308,21 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{text}");
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
+    }
+
+    /// Planted: the hints are left out, and a path is told to lack a port.
+    #[test]
+    fn a_scheme_that_is_nearly_right_is_told_apart() {
+        let why = |text: &str| Endpoint::parse(text).unwrap_err().to_string();
+        for text in ["tcp:127.0.0.1:80", "udp::53", "unix:/run/x.sock", "unix:x/y"] {
+            assert!(why(text).contains("with ://"), "{text}");
+        }
+        for text in ["/run/x.sock", "./x", "host:80/path"] {
+            assert!(why(text).contains("unix:///path"), "{text}");
+        }
+        assert_eq!(Endpoint::parse("tcp:80").unwrap().to_string(), "tcp://tcp:80");
+        let unix = Endpoint::parse("unix://x").unwrap().resolve().unwrap_err();
+        assert!(unix.to_string().contains("is a Unix socket"), "{unix}");
     }
 
     #[test]
