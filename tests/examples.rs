@@ -30,8 +30,12 @@ struct Example {
 
 impl Example {
     fn start(name: &str, flags: &[&str]) -> Example {
+        Example::start_at("127.0.0.1:0", name, flags)
+    }
+
+    fn start_at(addr: &str, name: &str, flags: &[&str]) -> Example {
         let mut command = Command::new(example(name));
-        command.args(["--addr", "127.0.0.1:0", "--reactors", "2", "--no-pin"]).args(flags);
+        command.args(["--addr", addr, "--reactors", "2", "--no-pin"]).args(flags);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the example starts");
         let mut banner = String::new();
         let stdout = child.stdout.take().expect("a pipe");
@@ -122,6 +126,16 @@ fn ask_to_the_end(server: &Example, request: &[u8]) -> (Answer, String) {
     let mut rest = String::new();
     reader.read_to_string(&mut rest).expect("a FIN, not a reset");
     (answer, rest)
+}
+
+/// Planted: the address as it is printed, behind socat's ABSTRACT-CONNECT.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_banner_names_an_abstract_socket_as_socat_does() {
+    let name = format!("reev-banner-{}", std::process::id());
+    let server = Example::start_at(&format!("unix://@{name}"), "echo", &[]);
+    let ends = format!("try: socat - ABSTRACT-CONNECT:{name}\n");
+    assert!(server.banner.ends_with(&ends), "{}", server.banner);
 }
 
 #[test]

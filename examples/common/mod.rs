@@ -100,6 +100,9 @@ pub(crate) fn how_to_try(addr: &Addr) -> String {
             format!("nc {host} {}", addr.port())
         }
         (None, Some(path)) => format!("nc -U {}", path.display()),
-        (None, None) => format!("socat - ABSTRACT-CONNECT:{addr}"),
+        (None, None) => {
+            let name = addr.unix_name().unwrap_or_default().strip_prefix(b"\0").unwrap_or_default();
+            format!("socat - ABSTRACT-CONNECT:{}", name.escape_ascii())
+        }
     }
 }
