@@ -225,9 +225,16 @@
 //! - `proactor` (default): `reev::proactor`: submit reads and writes, wait for completions.
 //! - `sim` (default): `reev::sim`, which runs handlers on a simulated kernel, without sockets or clocks.
 //!
+//! # Logging
+//!
+//! Through the crate `log`, as in the examples here: nothing is seen until the program installs a
+//! logger, such as `env_logger`. Panics of handlers are errors; what rests or is slow are warnings.
+//! How a connection ended is not logged: `on_close` is told.
+//!
 //! # Platforms
 //!
-//! Linux, with epoll.
+//! Linux, with epoll. For macOS, FreeBSD, NetBSD, OpenBSD and DragonFly there is a kqueue backend,
+//! which is type-checked for them and tested over an emulation, and has not been run there.
 
 // The loop has one clock, and nothing may block it: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
