@@ -23,8 +23,8 @@ pub struct Inherited {
 /// descriptors from 3 on, their number in `LISTEN_FDS`, the process they are for in `LISTEN_PID`,
 /// their names in `LISTEN_FDNAMES`. Closed on exec from here on.
 ///
-/// None if there are none, if they are for another process, or at a second call: each has one
-/// owner.
+/// The list is empty if there are none, if they are for another process, or at a second call:
+/// each has one owner.
 ///
 /// # Errors
 /// `InvalidInput` if these variables make no sense, or name descriptors that are not open.

@@ -258,8 +258,9 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Runs until the server is stopped; `setup` is called once on each reactor's thread, and
-    /// what it builds stays there, so handlers of a thread may share it by `Rc` and `Cell`.
+    /// Runs until the server is stopped, also without a listener or a connection; `setup` is
+    /// called once on each reactor's thread, and what it builds stays there, so handlers of a
+    /// thread may share it by `Rc` and `Cell`.
     ///
     /// # Errors
     /// What `setup` returned on any thread (then no reactor serves), or a poller that failed.
