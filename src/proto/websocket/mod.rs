@@ -1,11 +1,41 @@
-//! WebSocket (RFC 6455) with permessage-deflate (RFC 7692), without I/O and without a clock.
+//! WebSocket (RFC 6455) with permessage-deflate (RFC 7692): handlers of both roles, on a codec without I/O.
 //!
-//! A [`Connection`] is given the bytes that arrived and a sink for what is to be sent. The handshake before it is two
-//! pure functions: [`server::accept`] for a server; [`client::Request`] for a client.
+//! A [`Handler`] is told what comes on one WebSocket, and answers through the [`WebSocket`] it is given. [`WebSockets`],
+//! made once on each reactor, upgrades requests of [`http1`](crate::http1) and makes the handlers of clients. [`Peer`]
+//! is a WebSocket for the other handlers of its reactor, [`Remote`] for other threads.
+//!
+//! ```no_run
+//! use reev::http1::{self, Http1};
+//! use reev::websocket::{self, Handler, WebSocket, WebSockets};
+//! use reev::{Config, Server};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_text(&mut self, ws: &mut WebSocket<'_>, text: &str) {
+//!         let _ = ws.text(text); // after the close frame nothing is sent
+//!     }
+//! }
+//!
+//! let mut server = Server::new(Config::default())?;
+//! let listener = server.listen("127.0.0.1:8080")?;
+//! reev::stop_on_signals(&server.handle())?;
+//! server.run(move |reactor| {
+//!     let http = Http1::new(http1::Options::default());
+//!     let sockets = WebSockets::new(websocket::Options::default());
+//!     reactor.accept(listener, move |_peer| http.connection(sockets.path("/", || Echo)))
+//! })?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # The codec
+//!
+//! Beneath is a codec without I/O and without a clock. A [`Connection`] is given the bytes that arrived and a sink for
+//! what is to be sent. The handshake before it is two pure functions: [`server::accept`] for a server;
+//! [`client::Request`] for a client.
 //!
 //! ```
-//! # use reev::websocket;
-//! use websocket::{Config, Connection, Event, ProtocolError, Role};
+//! use reev::websocket::{Config, Connection, Event, ProtocolError, Role};
 //!
 //! /// Echoes all messages in `data`; returns how much of it was used.
 //! fn echo(connection: &mut Connection, data: &mut [u8], out: &mut Vec<u8>) -> Result<usize, ProtocolError> {
