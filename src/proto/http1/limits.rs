@@ -14,21 +14,23 @@
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Request line and header fields with their line ends, in bytes; 431 above it.
+    /// Request line and header fields with their line ends, in bytes; 431 above it. Default 16 KiB.
     pub head_bytes_max: usize,
     /// Request target, in bytes; 414 above it. RFC 9110 section 4.1 asks for at least 8000.
+    /// Default 8 KiB.
     pub target_bytes_max: usize,
-    /// Header field lines of one request; 431 above it.
+    /// Header field lines of one request; 431 above it. Default 100.
     pub headers_max: usize,
-    /// Content of one request, in bytes, however it is framed; 413 above it.
+    /// Content of one request, in bytes, however it is framed; 413 above it. Default 1 MiB.
     pub body_bytes_max: u64,
-    /// Chunk extensions of one body, all its chunks together, in bytes; 400 above it.
+    /// Chunk extensions of one body, all its chunks together, in bytes; 400 above it. Default
+    /// 4 KiB.
     pub chunk_extension_bytes_max: u32,
-    /// Trailer section of one body, in bytes; 431 above it.
+    /// Trailer section of one body, in bytes; 431 above it. Default 4 KiB.
     pub trailer_bytes_max: u32,
-    /// Trailer field lines of one body; 431 above it.
+    /// Trailer field lines of one body; 431 above it. Default 32.
     pub trailers_max: u16,
-    /// Answer 411 to a chunked body: for users that must know the length first.
+    /// Answer 411 to a chunked body: for users that must know the length first. Default false.
     pub length_required: bool,
 }
 

@@ -11,7 +11,14 @@ use super::service::Service;
 use super::sweeper::Wheel;
 use crate::{Addr, Ctx};
 
-/// The settings of a server. Start from the default and change fields.
+/// The settings of a server. Start from the default and change fields:
+///
+/// ```
+/// let mut options = reev::http1::Options::default();
+/// options.idle_timeout = std::time::Duration::from_secs(20);
+/// options.limits.body_bytes_max = 64 << 10;
+/// # let _ = options;
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
