@@ -134,7 +134,8 @@ impl Server {
     }
 
     /// Binds `addr` and listens, with the default options; see [`Endpoint`] for its forms.
-    /// Connections wait in the backlog until the reactors run.
+    /// Connections wait in the backlog until a reactor takes them: see
+    /// [`Reactor::accept`](crate::Reactor::accept), which the setup closure calls.
     ///
     /// # Errors
     /// The address and what is wrong with it.
