@@ -316,6 +316,27 @@ fn every_hard_case_names_tests_that_are_there() {
     none("docs/hard-cases.md is not up to date", &wrong);
 }
 
+/// Planted: a test that runs one way again, and a number left out on the page.
+#[test]
+fn the_page_tells_which_hard_cases_run_both_ways() {
+    let mut both = BTreeSet::new();
+    for (_, text) in files("tests", &["rs"]) {
+        for test in text.split("fn hard_case_").skip(1) {
+            let number = test.split('_').next().and_then(|digits| digits.parse::<u32>().ok());
+            if test.split(')').next().is_some_and(|head| head.contains("(origin: Origin"))
+                || test.lines().nth(1).is_some_and(|line| line.trim() == "origin in origins(),")
+            {
+                both.extend(number);
+            }
+        }
+    }
+    let page = page("docs/hard-cases.md");
+    let line = page.lines().find_map(|line| line.strip_prefix("Run both ways: "));
+    let told = line.expect("a line of the page").trim_end_matches('.').split(", ");
+    let told: BTreeSet<u32> = told.map(|number| number.parse().unwrap()).collect();
+    assert_eq!(told, both);
+}
+
 /// The names that a heading can be linked by.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use common::origin::{Origin, both_ways};
 use common::{Log, Serving, What, config, each, usual};
 use reev::sim::{Faults, Simulation};
 use reev::{
@@ -17,15 +18,14 @@ use reev::{
 
 /// The bytes that a paused handler left are offered again when it resumes, though the peer's FIN
 /// is told in the same batch of events.
-#[test]
-fn a_tail_is_offered_before_the_fin_that_comes_with_the_resumption() {
+fn a_tail_is_offered_before_the_fin_that_comes_with_the_resumption(origin: Origin) {
     let mut sim = Simulation::new(1);
     let log = Log::default();
     let first: Rc<Cell<ConnId>> = Rc::new(Cell::new(ConnId::NONE));
     let waits = Rc::new(Cell::new(true));
     let waker = {
         let (first, waits) = (first.clone(), waits.clone());
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             let (first, waits) = (first.clone(), waits.clone());
             each(move |cx, what| {
                 if let What::Read(_) = what {
@@ -39,7 +39,7 @@ fn a_tail_is_offered_before_the_fin_that_comes_with_the_resumption() {
     let sleeper = {
         let log = log.clone();
         let first = first.clone();
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             let (first, waits) = (first.clone(), waits.clone());
             log.each("sleeper", move |cx, what| {
                 if let What::Open = what {
@@ -53,9 +53,9 @@ fn a_tail_is_offered_before_the_fin_that_comes_with_the_resumption() {
             })
         })
     };
-    let a = sim.connect(waker);
+    let a = waker.connect(&mut sim);
     sim.settle();
-    let b = sim.connect(sleeper);
+    let b = sleeper.connect(&mut sim);
     sim.settle();
     b.send(b"kept");
     sim.settle();
@@ -67,13 +67,12 @@ fn a_tail_is_offered_before_the_fin_that_comes_with_the_resumption() {
 
 /// A send that met the reset takes the error from the socket, so that the next read looks like a
 /// FIN: what was torn is not to be told as whole.
-#[test]
-fn a_reset_that_a_send_met_is_no_eof() {
+fn a_reset_that_a_send_met_is_no_eof(origin: Origin) {
     let mut sim = Simulation::new(1);
     let log = Log::default();
     let listener = {
         let log = log.clone();
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             log.each("it", move |cx, what| {
                 if let What::Read(_) = what {
                     cx.write(b"answer");
@@ -82,7 +81,7 @@ fn a_reset_that_a_send_met_is_no_eof() {
             })
         })
     };
-    let peer = sim.connect(listener);
+    let peer = listener.connect(&mut sim);
     sim.settle();
     peer.send(b"half of a");
     peer.reset();
@@ -91,8 +90,7 @@ fn a_reset_that_a_send_met_is_no_eof() {
 }
 
 /// As above, on a real socket.
-#[test]
-fn a_reset_that_a_send_met_is_no_eof_on_tcp() {
+fn a_reset_that_a_send_met_is_no_eof_on_tcp(origin: Origin) {
     let (told, tells) = mpsc::channel::<String>();
     let serving = Serving::tcp(move |_| {
         let told = told.clone();
@@ -106,7 +104,7 @@ fn a_reset_that_a_send_met_is_no_eof_on_tcp() {
             usual(cx, what)
         })
     });
-    let mut client = serving.connect();
+    let mut client = serving.peer(origin);
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0; 6]).unwrap();
     let go = serving.stall();
@@ -129,8 +127,7 @@ impl Drop for Bomb {
 }
 
 /// The payload of a panic may itself panic when it is dropped.
-#[test]
-fn a_panic_s_payload_that_panics_costs_nothing_else() {
+fn a_panic_s_payload_that_panics_costs_nothing_else(origin: Origin) {
     let serving = Serving::tcp(move |_| {
         each(move |cx, what| {
             if let What::Read(data) = &what {
@@ -142,8 +139,8 @@ fn a_panic_s_payload_that_panics_costs_nothing_else() {
             usual(cx, what)
         })
     });
-    let mut other = serving.connect();
-    let mut client = serving.connect();
+    let mut other = serving.peer(origin);
+    let mut client = serving.peer(origin);
     client.write_all(b"!").unwrap();
     let _ = client.read(&mut [0; 1]);
     other.write_all(b"x").unwrap();
@@ -152,8 +149,7 @@ fn a_panic_s_payload_that_panics_costs_nothing_else() {
 }
 
 /// Mail of one turn that is more than the maximum is no proof of a slow peer.
-#[test]
-fn mail_in_plenty_to_a_fast_reader_is_not_slow() {
+fn mail_in_plenty_to_a_fast_reader_is_not_slow(origin: Origin) {
     let limits =
         Config { output_low: 1000, output_high: 4000, output_max: 16_000, ..Config::default() };
     let mut sim =
@@ -162,7 +158,7 @@ fn mail_in_plenty_to_a_fast_reader_is_not_slow() {
     let remote: Rc<RefCell<Option<Remote>>> = Rc::default();
     let listener = {
         let (log, remote) = (log.clone(), remote.clone());
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             let remote = remote.clone();
             log.each("it", move |cx, what| {
                 *remote.borrow_mut() = Some(cx.remote());
@@ -170,7 +166,7 @@ fn mail_in_plenty_to_a_fast_reader_is_not_slow() {
             })
         })
     };
-    let peer = sim.connect(listener);
+    let peer = listener.connect(&mut sim);
     sim.settle();
     let remote = remote.borrow().clone().unwrap();
     for _ in 0..100 {
@@ -182,8 +178,7 @@ fn mail_in_plenty_to_a_fast_reader_is_not_slow() {
 }
 
 /// Another's callback that writes more than the maximum, to a peer that takes it.
-#[test]
-fn plenty_from_another_callback_to_a_fast_reader_is_not_slow() {
+fn plenty_from_another_callback_to_a_fast_reader_is_not_slow(origin: Origin) {
     let limits =
         Config { output_low: 1000, output_high: 4000, output_max: 16_000, ..Config::default() };
     let mut sim =
@@ -192,7 +187,7 @@ fn plenty_from_another_callback_to_a_fast_reader_is_not_slow() {
     let target: Rc<Cell<ConnId>> = Rc::new(Cell::new(ConnId::NONE));
     let listener = {
         let (log, target) = (log.clone(), target.clone());
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             let target = target.clone();
             log.each("it", move |cx, what| {
                 if let What::Open = what {
@@ -202,7 +197,7 @@ fn plenty_from_another_callback_to_a_fast_reader_is_not_slow() {
             })
         })
     };
-    let source = sim.listen(move |_| {
+    let source = origin.listen(&mut sim, move |_| {
         let target = target.clone();
         each(move |cx, what| {
             if let What::Read(_) = what {
@@ -213,9 +208,9 @@ fn plenty_from_another_callback_to_a_fast_reader_is_not_slow() {
             usual(cx, what)
         })
     });
-    let peer = sim.connect(listener);
+    let peer = listener.connect(&mut sim);
     sim.settle();
-    let other = sim.connect(source);
+    let other = source.connect(&mut sim);
     sim.settle();
     other.send(b"go");
     sim.settle();
@@ -299,13 +294,12 @@ fn a_reactor_that_ended_alone_gets_no_share() {
 }
 
 /// What even a full mailbox accepts is bounded otherwise: once for each connection.
-#[test]
-fn closing_again_and_again_fills_no_mailbox() {
+fn closing_again_and_again_fills_no_mailbox(origin: Origin) {
     let mut sim = Simulation::new(1);
     let remote: Rc<RefCell<Option<Remote>>> = Rc::default();
     let listener = {
         let remote = remote.clone();
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             let remote = remote.clone();
             each(move |cx, what| {
                 *remote.borrow_mut() = Some(cx.remote());
@@ -313,7 +307,7 @@ fn closing_again_and_again_fills_no_mailbox() {
             })
         })
     };
-    let _peer = sim.connect(listener);
+    let _peer = listener.connect(&mut sim);
     sim.settle();
     let remote = remote.borrow().clone().unwrap();
     let before = sim.handle().stats()[0].mail;
@@ -340,8 +334,7 @@ fn stopping_again_and_again_fills_no_mailbox() {
 
 /// `on_drain` says that output is at or below the low mark; if it has risen above the high one
 /// again before the call, the call waits for the next crossing.
-#[test]
-fn on_drain_finds_the_output_drained() {
+fn on_drain_finds_the_output_drained(origin: Origin) {
     let limits =
         Config { output_low: 1000, output_high: 4000, output_max: 1 << 20, ..Config::default() };
     let mut sim = Simulation::with(1, Faults { send_buffer_max: 1, ..Default::default() }, limits);
@@ -349,7 +342,7 @@ fn on_drain_finds_the_output_drained() {
     let remote: Rc<RefCell<Option<Remote>>> = Rc::default();
     let listener = {
         let (pending, remote) = (pending.clone(), remote.clone());
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             let (pending, remote) = (pending.clone(), remote.clone());
             each(move |cx, what| {
                 match what {
@@ -364,7 +357,7 @@ fn on_drain_finds_the_output_drained() {
             })
         })
     };
-    let peer = sim.connect(listener);
+    let peer = listener.connect(&mut sim);
     sim.settle();
     let remote = remote.borrow().clone().unwrap();
     // One byte a turn; the low mark is crossed in a turn whose mail crosses the high one.
@@ -384,13 +377,12 @@ fn on_drain_finds_the_output_drained() {
 }
 
 /// A handler that takes over after the FIN is told of it.
-#[test]
-fn a_handler_that_takes_over_after_the_fin_is_told() {
+fn a_handler_that_takes_over_after_the_fin_is_told(origin: Origin) {
     let mut sim = Simulation::new(1);
     let log = Log::default();
     let listener = {
         let log = log.clone();
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             let second = log.clone();
             log.each("first", move |cx, what| match what {
                 What::Eof => {
@@ -401,7 +393,7 @@ fn a_handler_that_takes_over_after_the_fin_is_told() {
             })
         })
     };
-    let peer = sim.connect(listener);
+    let peer = listener.connect(&mut sim);
     sim.settle();
     peer.finish();
     sim.settle();
@@ -526,13 +518,12 @@ fn a_port_of_another_server_is_in_use() {
 }
 
 /// What is dropped instead of being called may panic in its destructor.
-#[test]
-fn what_is_dropped_uncalled_may_panic() {
+fn what_is_dropped_uncalled_may_panic(origin: Origin) {
     let mut sim = Simulation::new(1);
     let log = Log::default();
     let listener = {
         let log = log.clone();
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             log.each("it", move |cx, what| {
                 if let What::Read(_) = what {
                     let bomb = Bomb;
@@ -543,7 +534,7 @@ fn what_is_dropped_uncalled_may_panic() {
             })
         })
     };
-    let (one, _other) = (sim.connect(listener), sim.connect(listener));
+    let (one, _other) = (listener.connect(&mut sim), listener.connect(&mut sim));
     sim.settle();
     one.send(b"x");
     sim.settle();
@@ -603,14 +594,13 @@ fn an_adopted_socket_is_opened_before_it_is_read() {
 }
 
 /// Connections that end in one callback are told in the order in which they were ended.
-#[test]
-fn connections_that_end_together_are_told_in_order() {
+fn connections_that_end_together_are_told_in_order(origin: Origin) {
     let mut sim = Simulation::new(1);
     let all = Rc::new(RefCell::new(Vec::<ConnId>::new()));
     let ended = Rc::new(RefCell::new(Vec::<ConnId>::new()));
     let listener = {
         let (all, ended) = (all.clone(), ended.clone());
-        sim.listen(move |_| {
+        origin.listen(&mut sim, move |_| {
             let (all, ended) = (all.clone(), ended.clone());
             each(move |cx, what| {
                 match &what {
@@ -627,10 +617,24 @@ fn connections_that_end_together_are_told_in_order() {
             })
         })
     };
-    let peers: Vec<_> = (0..4).map(|_| sim.connect(listener)).collect();
+    let peers: Vec<_> = (0..4).map(|_| listener.connect(&mut sim)).collect();
     sim.settle();
     peers[2].send(b"x");
     sim.settle();
     assert_eq!(all.borrow().len(), 4);
     assert_eq!(*ended.borrow(), *all.borrow());
 }
+
+both_ways!(
+    a_tail_is_offered_before_the_fin_that_comes_with_the_resumption,
+    a_reset_that_a_send_met_is_no_eof,
+    a_reset_that_a_send_met_is_no_eof_on_tcp,
+    a_panic_s_payload_that_panics_costs_nothing_else,
+    mail_in_plenty_to_a_fast_reader_is_not_slow,
+    plenty_from_another_callback_to_a_fast_reader_is_not_slow,
+    closing_again_and_again_fills_no_mailbox,
+    on_drain_finds_the_output_drained,
+    a_handler_that_takes_over_after_the_fin_is_told,
+    what_is_dropped_uncalled_may_panic,
+    connections_that_end_together_are_told_in_order,
+);

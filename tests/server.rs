@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
 use common::in_child;
+use common::origin::{Origin, both_ways};
 use common::{Serving, What, config, each, read_all, until, usual};
 use reev::{
     Addr, Close, Config, Ctx, EvHandler, Handle, ListenOptions, Reactor, SendError, Server, Stats,
@@ -204,10 +205,10 @@ fn what_does_not_listen_is_not_adopted() {
     }
 }
 
-/// The accepted sockets of this process, each with `read` of it.
+/// The sockets of this process that are connected to `peer`, each with `read` of it.
 #[cfg(target_os = "linux")] // which shows them in /proc
 #[allow(unsafe_code)]
-fn accepted_sockets<R>(local: SocketAddr, read: impl Fn(&socket2::SockRef<'_>) -> R) -> Vec<R> {
+fn sockets_connected_to<R>(peer: SocketAddr, read: impl Fn(&socket2::SockRef<'_>) -> R) -> Vec<R> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").unwrap() {
         let fd: i32 = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
@@ -215,7 +216,7 @@ fn accepted_sockets<R>(local: SocketAddr, read: impl Fn(&socket2::SockRef<'_>) -
         let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
         let socket = socket2::SockRef::from(&borrowed);
         let at = |addr: io::Result<SockAddr>| addr.ok().and_then(|addr| addr.as_socket());
-        if at(socket.local_addr()) == Some(local) && at(socket.peer_addr()).is_some() {
+        if at(socket.peer_addr()) == Some(peer) {
             found.push(read(&socket));
         }
     }
@@ -225,17 +226,16 @@ fn accepted_sockets<R>(local: SocketAddr, read: impl Fn(&socket2::SockRef<'_>) -
 /// Each option, read back where the system has put it. Planted: each line of `set_options`
 /// left out.
 #[cfg(target_os = "linux")] // others have no time of keep-alive, or other sizes
-#[test]
-fn listen_options_reach_the_connections() {
-    if !in_child("listen_options_reach_the_connections") {
+fn socket_options_reach_the_connections(origin: Origin) {
+    if !in_child(&format!("{origin}::socket_options_reach_the_connections")) {
         return; // descriptors are searched
     }
     let seconds = Duration::from_secs;
     let look = |options: ListenOptions| {
         let serving = Serving::start(config(), "127.0.0.1:0", &options, |_| Echo);
-        let _client = serving.connect();
-        until("it is accepted", || serving.handle.stats()[0].open == 1);
-        let mut sockets = accepted_sockets(serving.socket_addr(), |socket| {
+        let client = serving.peer(origin);
+        until("it is open", || serving.handle.stats()[0].open == 1);
+        let mut sockets = sockets_connected_to(client.local_addr().unwrap(), |socket| {
             (
                 socket.tcp_nodelay().unwrap(),
                 socket.keepalive().unwrap().then(|| socket.tcp_keepalive_time().unwrap()),
@@ -245,7 +245,7 @@ fn listen_options_reach_the_connections() {
                 socket.nonblocking().unwrap(),
             )
         });
-        sockets.pop().expect("an accepted socket")
+        sockets.pop().expect("the reactor's socket")
     };
     let usual = look(ListenOptions::default());
     assert_eq!((usual.0, usual.1, usual.4, usual.5), (true, None, None, true));
@@ -420,8 +420,7 @@ fn nonsense_in_options_is_refused() {
 }
 
 /// The bounds of time may be as long as they like. Planted: they are added without saturation.
-#[test]
-fn endless_times_are_allowed() {
+fn endless_times_are_allowed(origin: Origin) {
     let config = Config {
         close_timeout: Duration::MAX,
         linger_timeout: Duration::MAX,
@@ -444,7 +443,8 @@ fn endless_times_are_allowed() {
             other => usual(cx, other),
         })
     });
-    echo_tcp(serving.socket_addr());
+    let stream = serving.peer(origin);
+    echo(&stream, || stream.shutdown(Shutdown::Write).unwrap());
 }
 
 #[test]
@@ -564,8 +564,7 @@ mod unix_paths {
 mod ends {
     use super::*;
 
-    #[test]
-    fn stop_ends_connections_and_threads() {
+    fn stop_ends_connections_and_threads(origin: Origin) {
         let (told, events) = mpsc::channel();
         let serving =
             Serving::start(reactors(2), "127.0.0.1:0", &ListenOptions::default(), move |_| {
@@ -579,7 +578,7 @@ mod ends {
                     Ok(0)
                 })
             });
-        let clients: Vec<_> = (0..6).map(|_| serving.connect()).collect();
+        let clients: Vec<_> = (0..6).map(|_| serving.peer(origin)).collect();
         for _ in 0..6 {
             assert_eq!(events.recv().unwrap(), "open");
         }
@@ -687,6 +686,8 @@ mod ends {
         let failed = ended.recv_timeout(Duration::from_secs(20)).expect("all have ended");
         assert!(failed, "and the error is told");
     }
+
+    both_ways!(stop_ends_connections_and_threads);
 }
 
 /// Planted: the reactor's time in setup is that of the server's making.
@@ -732,8 +733,7 @@ fn broadcast_and_run_on_reach_their_reactors() {
     running.join().unwrap();
 }
 
-#[test]
-fn stats_add_up() {
+fn stats_add_up(origin: Origin) {
     let serving = Serving::tcp(|_| {
         each(|cx, what| {
             match what {
@@ -750,7 +750,7 @@ fn stats_add_up() {
             Ok(0)
         })
     });
-    let mut clients: Vec<_> = (0..4).map(|_| serving.connect()).collect();
+    let mut clients: Vec<_> = (0..4).map(|_| serving.peer(origin)).collect();
     for client in &mut clients {
         client.write_all(&[1; 100]).unwrap();
         client.read_exact(&mut [0; 50_100]).unwrap();
@@ -758,7 +758,9 @@ fn stats_add_up() {
     serving.ask(|_| ());
     serving.ask(|_| ()); // a turn has ended between the two
     let stats = &serving.handle.stats()[0];
-    assert_eq!((stats.accepted, stats.open, stats.timers), (4, 4, 4));
+    let begun = if origin == Origin::Accepted { (4, 0) } else { (0, 4) };
+    assert_eq!((stats.accepted, stats.connected), begun);
+    assert_eq!((stats.open, stats.timers), (4, 4));
     assert_eq!((stats.bytes_in, stats.bytes_out), (400, 4 * 50_100));
     assert_eq!(stats.closed.iter().sum::<u64>(), 0);
     drop(clients);
@@ -767,3 +769,10 @@ fn stats_add_up() {
     assert_eq!(stats.closed.iter().sum::<u64>(), 4);
     until("their timers are gone", || serving.handle.stats()[0].timers == 0);
 }
+
+both_ways!(
+    #[cfg(target_os = "linux")]
+    socket_options_reach_the_connections,
+    endless_times_are_allowed,
+    stats_add_up,
+);

@@ -12,6 +12,11 @@ use std::time::{Duration, Instant};
 
 use reev::{Addr, Close, Config, Ctx, EvHandler, Handle, ListenOptions, Running, Server, TimerId};
 
+#[cfg(feature = "sim")]
+pub mod door;
+pub mod origin;
+use origin::{Meeting, Origin};
+
 /// The backend is kqueue's, or an emulation of it.
 pub const KQUEUE: bool =
     cfg!(any(not(any(target_os = "linux", target_os = "android")), reev_kqueue_emulation));
@@ -196,6 +201,7 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 pub struct Serving {
     pub addr: Addr,
     pub handle: Handle,
+    pub meeting: Meeting,
     running: Option<Running>,
 }
 
@@ -209,9 +215,10 @@ impl Serving {
         let mut server = Server::new(config).unwrap();
         let listener = server.listen_with(addr, options).unwrap();
         let addr = server.local_addr(listener);
+        let meeting = Meeting::new(&server.handle(), &addr, options, factory.clone());
         let running = server.start(move |reactor| reactor.accept(listener, factory.clone()));
         let running = running.unwrap();
-        Serving { addr, handle: running.handle(), running: Some(running) }
+        Serving { addr, handle: running.handle(), meeting, running: Some(running) }
     }
 
     /// On a loopback TCP port, with one reactor.
@@ -226,9 +233,12 @@ impl Serving {
     }
 
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.socket_addr()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+        self.peer(Origin::Accepted)
+    }
+
+    /// The test's end of a new TCP connection.
+    pub fn peer(&self, origin: Origin) -> TcpStream {
+        let stream = TcpStream::from(self.meeting.peer(origin));
         stream.set_nodelay(true).unwrap();
         stream
     }

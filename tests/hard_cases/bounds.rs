@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use reev::sim::{Faults, Simulation};
 use reev::{Config, ListenOptions, Remote, SendError};
-use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::common::origin::{Origin, both_ways};
 use crate::common::{Log, Serving, What, config, each, pattern, read_all, until, usual};
 
 fn marks() -> Config {
@@ -19,13 +19,12 @@ fn marks() -> Config {
 
 /// Each byte of input asks for 1,000 bytes of output. Planted: reading goes on above the high
 /// mark; on_drain is called whenever output falls; the pending output is not published.
-#[test]
-fn hard_case_17_slow_reader() {
+fn hard_case_17_slow_reader(origin: Origin) {
     let faults = Faults { send_buffer_max: 1, ..Faults::default() };
     let mut sim = Simulation::with(1, faults, marks());
     let log = Log::default();
     let remote = Rc::new(RefCell::new(None::<Remote>));
-    let listener = sim.listen({
+    let door = origin.listen(&mut sim, {
         let (log, remote) = (log.clone(), remote.clone());
         move |_| {
             let remote = remote.clone();
@@ -46,7 +45,7 @@ fn hard_case_17_slow_reader() {
             })
         }
     });
-    let peer = sim.connect(listener);
+    let peer = door.connect(&mut sim);
     sim.settle();
     let pending = || {
         let remote = remote.borrow().clone().unwrap();
@@ -78,13 +77,12 @@ fn hard_case_17_slow_reader() {
 }
 
 /// Planted: nothing is closed above the maximum; it is closed at the high mark.
-#[test]
-fn hard_case_17_above_the_maximum() {
+fn hard_case_17_above_the_maximum(origin: Origin) {
     let faults = Faults { send_buffer_max: 1, ..Faults::default() };
     let mut sim = Simulation::with(1, faults, marks());
     let log = Log::default();
     let remote = Rc::new(RefCell::new(None::<Remote>));
-    let listener = sim.listen({
+    let door = origin.listen(&mut sim, {
         let (log, remote) = (log.clone(), remote.clone());
         move |_| {
             let remote = remote.clone();
@@ -96,7 +94,7 @@ fn hard_case_17_above_the_maximum() {
             })
         }
     });
-    let peer = sim.connect(listener);
+    let peer = door.connect(&mut sim);
     sim.settle();
     let remote = remote.borrow().clone().unwrap();
     // 100,000 may wait, besides the one byte that the system has taken.
@@ -117,13 +115,12 @@ fn hard_case_17_above_the_maximum() {
 
 /// A maximum below the size of the scratch buffer: what the system takes at once does not count.
 /// Planted: output is judged before the system was asked to take it.
-#[test]
-fn hard_case_17_a_fast_reader_is_not_slow() {
+fn hard_case_17_a_fast_reader_is_not_slow(origin: Origin) {
     let config = Config { output_low: 100, output_high: 1000, output_max: 5000, ..config() };
     let faults = Faults { send_buffer_max: 1 << 30, ..Faults::default() }; // more than is sent
     let mut sim = Simulation::with(1, faults, config);
     let log = Log::default();
-    let listener = sim.listen({
+    let door = origin.listen(&mut sim, {
         let log = log.clone();
         move |_| {
             log.each("it", move |cx, what| {
@@ -138,7 +135,7 @@ fn hard_case_17_a_fast_reader_is_not_slow() {
             })
         }
     });
-    let peer = sim.connect(listener);
+    let peer = door.connect(&mut sim);
     sim.settle();
     assert_eq!(log.of("it")[0], "open");
     assert!(!log.has("it", "close slow_consumer"), "{:?}", log.lines());
@@ -148,8 +145,7 @@ fn hard_case_17_a_fast_reader_is_not_slow() {
 
 /// A peer that asks and never reads, on a real socket: what is held for it is bounded, and it
 /// goes on when it reads. Planted: reading goes on above the high mark.
-#[test]
-fn hard_case_17_slow_reader_on_tcp() {
+fn hard_case_17_slow_reader_on_tcp(origin: Origin) {
     let options = ListenOptions { send_buffer: Some(1), ..ListenOptions::default() };
     let (told, remotes) = mpsc::channel();
     let config = Config { output_max: 60_000, ..marks() };
@@ -172,7 +168,7 @@ fn hard_case_17_slow_reader_on_tcp() {
             other => usual(cx, other),
         })
     });
-    let mut client = serving.connect();
+    let mut client = serving.peer(origin);
     let remote = remotes.recv().unwrap();
     let requests = pattern(5000, 1);
     client.write_all(&requests).unwrap();
@@ -190,14 +186,13 @@ fn hard_case_17_slow_reader_on_tcp() {
 /// simulation's `settle` fails if the loop spins; the count of waits is a second look.
 /// Planted: EPOLLIN stays on while paused; the FIN is not watched; a FIN that was seen is
 /// watched again; a hang-up that was seen stays registered.
-#[test]
-fn hard_case_18_paused_connection() {
+fn hard_case_18_paused_connection(origin: Origin) {
     for unread in [0, 10] {
         for end in ["nothing", "fin", "close", "reset"] {
             let mut sim = Simulation::new(1);
             let log = Log::default();
             let remote = Rc::new(RefCell::new(None::<Remote>));
-            let listener = sim.listen({
+            let door = origin.listen(&mut sim, {
                 let (log, remote) = (log.clone(), remote.clone());
                 move |_| {
                     let remote = remote.clone();
@@ -214,7 +209,7 @@ fn hard_case_18_paused_connection() {
                     })
                 }
             });
-            let peer = sim.connect(listener);
+            let peer = door.connect(&mut sim);
             sim.settle();
             peer.send(&vec![7; unread]);
             sim.settle();
@@ -254,11 +249,10 @@ fn hard_case_18_paused_connection() {
 
 /// Read and write interest are independent: a paused connection still sends what it owes.
 /// Planted: a paused connection waits for nothing at all.
-#[test]
-fn hard_case_18_a_paused_connection_still_writes() {
+fn hard_case_18_a_paused_connection_still_writes(origin: Origin) {
     let faults = Faults { send_buffer_max: 50, ..Faults::default() };
     let mut sim = Simulation::with(1, faults, Config::default());
-    let listener = sim.listen(|_| {
+    let door = origin.listen(&mut sim, |_| {
         each(|cx, what| {
             if let What::Open = what {
                 cx.pause_reads();
@@ -267,7 +261,7 @@ fn hard_case_18_a_paused_connection_still_writes() {
             usual(cx, what)
         })
     });
-    let peer = sim.connect(listener);
+    let peer = door.connect(&mut sim);
     peer.send(b"not read");
     let mut got = 0;
     for _ in 0..5000 {
@@ -280,8 +274,7 @@ fn hard_case_18_a_paused_connection_still_writes() {
 /// The same on real TCP and Unix sockets, where EPOLLRDHUP and EPOLLHUP are the kernel's.
 /// Planted: a FIN that was seen is watched again (TCP); a hang-up that was seen stays
 /// registered (Unix).
-#[test]
-fn hard_case_18_paused_connection_on_real_sockets() {
+fn hard_case_18_paused_connection_on_real_sockets(origin: Origin) {
     let (told, events) = mpsc::channel();
     let factory = move |_: &reev::Addr| {
         let told = told.clone();
@@ -307,22 +300,17 @@ fn hard_case_18_paused_connection_on_real_sockets() {
             Ok(0)
         })
     };
-    let name = format!("unix://@reev-test-18-{}", std::process::id());
-    let unix_path = format!("\0{}", &name["unix://@".len()..]);
+    let name = format!("unix://@reev-test-18-{origin}-{}", std::process::id());
     let servers = [
         Serving::tcp(factory.clone()),
         Serving::start(config(), &name, &ListenOptions::default(), factory),
     ];
     let next = || events.recv_timeout(Duration::from_secs(30)).unwrap();
-    for (serving, domain) in servers.iter().zip([Domain::IPV4, Domain::UNIX]) {
-        let addr: SockAddr = match serving.addr.socket_addr() {
-            Some(addr) => addr.into(),
-            None => SockAddr::unix(&unix_path).unwrap(),
-        };
+    for serving in &servers {
+        let at = &serving.addr;
         for unread in [0usize, 1000] {
             for end in ["fin", "close"] {
-                let mut client = Socket::new(domain, Type::STREAM, None).unwrap();
-                client.connect(&addr).unwrap();
+                let mut client = serving.meeting.peer(origin);
                 let remote = next().1.unwrap();
                 client.write_all(&vec![1; unread]).unwrap();
                 let mut client = Some(client);
@@ -334,17 +322,16 @@ fn hard_case_18_paused_connection_on_real_sockets() {
                     // Seen, and not acted on; and not seen again and again.
                     serving.ask(|_| ());
                     let turns = serving.turns_at_rest();
-                    assert!(turns < 50, "{end} after {unread} on {domain:?}: {turns} turns");
+                    assert!(turns < 50, "{end} after {unread} at {at}: {turns} turns");
                     remote.notify(1).unwrap();
                 }
-                assert_eq!(next().0, format!("eof after {unread}"), "{end} on {domain:?}");
-                assert_eq!(next().0, "peer", "{end} on {domain:?}");
+                assert_eq!(next().0, format!("eof after {unread}"), "{end} at {at}");
+                assert_eq!(next().0, "peer", "{end} at {at}");
             }
         }
     }
     // A reset is told at once, paused or not.
-    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    client.connect(&servers[0].socket_addr().into()).unwrap();
+    let client = servers[0].meeting.peer(origin);
     next();
     client.set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
@@ -353,13 +340,12 @@ fn hard_case_18_paused_connection_on_real_sockets() {
 
 /// Planted: EPOLLOUT stays on after the queue is empty (a spin); it is not switched on (a
 /// stall).
-#[test]
-fn hard_case_19_epollout_left_armed() {
+fn hard_case_19_epollout_left_armed(origin: Origin) {
     for seed in 0..20 {
         let faults = Faults { send_buffer_max: 500, ..Faults::default() };
         let mut sim = Simulation::with(seed, faults, Config::default());
         let sent = Rc::new(Cell::new(0));
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let sent = sent.clone();
             move |_| {
                 let sent = sent.clone();
@@ -373,9 +359,11 @@ fn hard_case_19_epollout_left_armed() {
                 })
             }
         });
-        let peer = sim.connect(listener);
+        let peer = door.connect(&mut sim);
         sim.settle();
-        assert_eq!(sim.calls().interest_changes, 2, "the listener's and the connection's");
+        let begun = sim.calls().interest_changes;
+        let own = if origin == Origin::Accepted { 1 } else { 2 }; // connecting is watched, too
+        assert_eq!(begun, 1 + own, "the listener's and the connection's");
         let mut got = 0;
         for _ in 0..5 {
             peer.send(b"x");
@@ -392,14 +380,13 @@ fn hard_case_19_epollout_left_armed() {
             assert_eq!(sim.calls().sends, sends);
         }
         // On when blocked, off when not, and no other call.
-        let changes = sim.calls().interest_changes;
-        assert!(changes <= 2 + 5 * 2, "seed {seed}: {changes} changes");
+        let changes = sim.calls().interest_changes - begun;
+        assert!(changes <= 5 * 2, "seed {seed}: {changes} changes");
     }
 }
 
 /// Planted: the same.
-#[test]
-fn hard_case_19_epollout_on_real_sockets() {
+fn hard_case_19_epollout_on_real_sockets(origin: Origin) {
     let options = ListenOptions { send_buffer: Some(1), ..ListenOptions::default() };
     let serving = Serving::start(config(), "127.0.0.1:0", &options, |_| {
         each(|cx, what| match what {
@@ -410,7 +397,7 @@ fn hard_case_19_epollout_on_real_sockets() {
             other => usual(cx, other),
         })
     });
-    let mut client = serving.connect();
+    let mut client = serving.peer(origin);
     client.write_all(b"x").unwrap();
     until("it is blocked", || serving.handle.stats()[0].bytes_out > 0);
     let turns = serving.turns_at_rest();
@@ -423,3 +410,15 @@ fn hard_case_19_epollout_on_real_sockets() {
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(client), (Vec::new(), None));
 }
+
+both_ways!(
+    hard_case_17_slow_reader,
+    hard_case_17_above_the_maximum,
+    hard_case_17_a_fast_reader_is_not_slow,
+    hard_case_17_slow_reader_on_tcp,
+    hard_case_18_paused_connection,
+    hard_case_18_a_paused_connection_still_writes,
+    hard_case_18_paused_connection_on_real_sockets,
+    hard_case_19_epollout_left_armed,
+    hard_case_19_epollout_on_real_sockets,
+);

@@ -10,9 +10,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use reev::sim::{Faults, Simulation};
 use reev::{Config, ConnId, Ctx, EvHandler, ListenOptions, Remote, TimerId};
-use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::common::origin::{Origin, both_ways};
 use crate::common::{Log, Serving, What, config, each, in_child, pattern, read_all, usual};
+
+/// For properties, which take the origin by chance.
+fn origins() -> impl Strategy<Value = Origin> {
+    prop_oneof![Just(Origin::Accepted), Just(Origin::ConnectedOut)]
+}
 
 /// Where a step of the plan is carried out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,15 +155,15 @@ fn tight() -> Config {
     }
 }
 
-fn in_the_simulator(plan: Vec<Step>, seed: u64) {
+fn in_the_simulator(origin: Origin, plan: Vec<Step>, seed: u64) {
     let mut sim = Simulation::with(seed, Faults::hostile(), tight());
     let written = Written::default();
     let (opened, remotes) = mpsc::channel();
-    let listener = sim.listen({
+    let door = origin.listen(&mut sim, {
         let (plan, written) = (plan.clone(), written.clone());
         move |_| writer(plan.clone(), written.clone(), opened.clone())
     });
-    let peer = sim.connect(listener);
+    let peer = door.connect(&mut sim);
     sim.settle();
     let remote = remotes.recv().unwrap();
     let other = sim.reactor().add(other(plan.clone(), written.clone(), remote.id()));
@@ -211,22 +216,16 @@ proptest! {
     /// partly sent queue drops the tail; a write behind queued output is sent at once.
     #[test]
     fn hard_case_12_partial_writes(
+        origin in origins(),
         plan in plan(prop_oneof![0..70usize, 50..700usize, 4000..6000usize]),
         seed: u64,
     ) {
-        in_the_simulator(plan, seed);
+        in_the_simulator(origin, plan, seed);
     }
 }
 
-fn client(addr: &SockAddr, domain: Domain) -> Socket {
-    let client = Socket::new(domain, Type::STREAM, None).unwrap();
-    client.connect(addr).unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    client
-}
-
 /// The plans on real sockets, one connection after the other on one server.
-fn on_real_sockets(addr: &str, connect: impl Fn(&Serving) -> Socket) {
+fn on_real_sockets(addr: &str, origin: Origin) {
     let options = ListenOptions { send_buffer: Some(1), ..ListenOptions::default() };
     let next = Arc::new(Mutex::new((Vec::new(), Written::default())));
     let (opened, remotes) = mpsc::channel();
@@ -247,7 +246,7 @@ fn on_real_sockets(addr: &str, connect: impl Fn(&Serving) -> Socket) {
     proptest!(config, |(plan in plan(sizes))| {
         let written = Written::default();
         *next.lock().unwrap() = (plan.clone(), written.clone());
-        let mut client = connect(&serving);
+        let mut client = serving.meeting.peer(origin);
         let remote = remotes.recv_timeout(Duration::from_secs(30)).unwrap();
         let other = {
             let (plan, written, target) = (plan.clone(), written.clone(), remote.id());
@@ -292,28 +291,23 @@ fn on_real_sockets(addr: &str, connect: impl Fn(&Serving) -> Socket) {
 }
 
 /// Planted: as in the simulator.
-#[test]
-fn hard_case_12_partial_writes_on_tcp() {
-    on_real_sockets("127.0.0.1:0", |serving| client(&serving.socket_addr().into(), Domain::IPV4));
+fn hard_case_12_partial_writes_on_tcp(origin: Origin) {
+    on_real_sockets("127.0.0.1:0", origin);
 }
 
 /// Planted: as in the simulator.
-#[test]
-fn hard_case_12_partial_writes_on_unix_sockets() {
-    let name = format!("unix://@reev-test-12-{}", std::process::id());
-    let path = format!("\0{}", &name["unix://@".len()..]);
-    on_real_sockets(&name, |_| client(&SockAddr::unix(&path).unwrap(), Domain::UNIX));
+fn hard_case_12_partial_writes_on_unix_sockets(origin: Origin) {
+    on_real_sockets(&format!("unix://@reev-test-12-{origin}-{}", std::process::id()), origin);
 }
 
 /// Planted: the error of a failed send is dropped, and the connection closed as if by choice.
-#[test]
-fn hard_case_13_write_after_the_peers_close() {
+fn hard_case_13_write_after_the_peers_close(origin: Origin) {
     for reset in [false, true] {
         for (unread, pause) in [(false, false), (true, false), (true, true)] {
             let mut sim = Simulation::new(1);
             let log = Log::default();
             let (read, why) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None)));
-            let listener = sim.listen({
+            let door = origin.listen(&mut sim, {
                 let (log, read, why) = (log.clone(), read.clone(), why.clone());
                 move |_| {
                     let (read, why) = (read.clone(), why.clone());
@@ -340,7 +334,7 @@ fn hard_case_13_write_after_the_peers_close() {
                     })
                 }
             });
-            let peer = sim.connect(listener);
+            let peer = door.connect(&mut sim);
             sim.advance(Duration::from_micros(1500));
             if unread {
                 peer.send(&[1; 1000]);
@@ -368,10 +362,9 @@ fn hard_case_13_write_after_the_peers_close() {
 /// goes while a callback runs, so that the loop learns of it by its own writes: a small one
 /// (send), a large one (send), and both at once (sendmsg). Planted: send, and sendmsg, without
 /// MSG_NOSIGNAL.
-#[test]
 #[allow(unsafe_code)]
-fn hard_case_13_no_sigpipe() {
-    if !in_child("bytes::hard_case_13_no_sigpipe") {
+fn hard_case_13_no_sigpipe(origin: Origin) {
+    if !in_child(&format!("bytes::{origin}::hard_case_13_no_sigpipe")) {
         return;
     }
     // SAFETY: no handler is installed, the default is restored.
@@ -404,36 +397,33 @@ fn hard_case_13_no_sigpipe() {
         })
     };
     let name = format!("unix://@reev-test-13-{}", std::process::id());
-    let path = SockAddr::unix(format!("\0{}", &name["unix://@".len()..])).unwrap();
     let unix = Serving::start(config(), &name, &ListenOptions::default(), factory.clone());
     let tcp = Serving::tcp(factory);
     let next = || events.recv_timeout(Duration::from_secs(30)).unwrap();
-    for (addr, domain) in [(tcp.socket_addr().into(), Domain::IPV4), (path, Domain::UNIX)] {
+    for serving in [&tcp, &unix] {
         for writes in 0..3 {
-            let peer = client(&addr, domain);
+            let peer = serving.meeting.peer(origin);
             let remote = next().1.unwrap();
             remote.notify(writes).unwrap();
             assert_eq!(next().0, "inside");
             drop(peer);
             gone.send(()).unwrap();
-            assert_eq!(next().0, "io", "{writes} on {domain:?}");
+            assert_eq!(next().0, "io", "{writes} on {}", serving.addr);
         }
     }
-    drop(unix);
 }
 
 /// Eight connections, each of which sends one byte value only and leaves tails of all lengths;
 /// in its callback each makes others write and read. Planted: `on_read` is given the whole read
 /// buffer; new bytes are read to the buffer's start, over the tail.
-#[test]
-fn hard_case_15_the_shared_read_buffer() {
+fn hard_case_15_the_shared_read_buffer(origin: Origin) {
     for seed in 0..30 {
         let config = Config { direct_write_min: 40, ..Config::default() };
         let mut sim = Simulation::with(seed, Faults::hostile(), config);
         let taken = Rc::new(RefCell::new(vec![0usize; 8]));
         let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
         let broken = Rc::new(RefCell::new(Vec::new()));
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let (taken, ids, broken) = (taken.clone(), ids.clone(), broken.clone());
             let mut n = 0;
             move |_| {
@@ -471,7 +461,7 @@ fn hard_case_15_the_shared_read_buffer() {
                 })
             }
         });
-        let peers: Vec<_> = (0..8).map(|_| sim.connect(listener)).collect();
+        let peers: Vec<_> = (0..8).map(|_| door.connect(&mut sim)).collect();
         sim.settle();
         for round in 0..60usize {
             for (i, peer) in peers.iter().enumerate() {
@@ -535,6 +525,7 @@ proptest! {
     /// without its first byte; what is left when reading pauses is not offered again.
     #[test]
     fn hard_case_16_tail_at_any_split(
+        origin in origins(),
         sizes in prop::collection::vec(prop_oneof![0..40usize, 0..3000usize, 4000..9000usize], 1..12),
         cuts in prop::collection::vec(prop_oneof![1..4usize, 1..5000usize, 4090..4100usize], 1..40),
         manner in 0..3u8,
@@ -547,11 +538,11 @@ proptest! {
         let config = Config { read_buffer, input_max: 128 << 10, ..Config::default() };
         let mut sim = Simulation::with(seed, faults, config);
         let messages = Rc::new(RefCell::new(Vec::new()));
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let messages = messages.clone();
             move |_| framed(manner, messages.clone())
         });
-        let peer = sim.connect(listener);
+        let peer = door.connect(&mut sim);
         let sent: Vec<Vec<u8>> =
             sizes.iter().enumerate().map(|(i, &n)| pattern(n, i as u64 + 1)).collect();
         let mut stream = Vec::new();
@@ -577,13 +568,12 @@ proptest! {
 
 /// A message of 32 KiB that comes byte by byte: beyond the length up to which tails are copied,
 /// it grows where it is. Planted: the tail is always copied in front of the next read.
-#[test]
-fn hard_case_16_one_byte_at_a_time() {
+fn hard_case_16_one_byte_at_a_time(origin: Origin) {
     const MESSAGE: usize = 32 << 10;
     let config = Config { read_buffer: 64 << 10, ..Config::default() };
     let mut sim = Simulation::with(1, Faults::default(), config);
     let places = Rc::new(RefCell::new(Vec::<usize>::new()));
-    let listener = sim.listen({
+    let door = origin.listen(&mut sim, {
         let places = places.clone();
         move |_| {
             let places = places.clone();
@@ -598,7 +588,7 @@ fn hard_case_16_one_byte_at_a_time() {
             })
         }
     });
-    let peer = sim.connect(listener);
+    let peer = door.connect(&mut sim);
     sim.settle();
     for _ in 0..MESSAGE {
         peer.send(b"x");
@@ -614,12 +604,11 @@ fn hard_case_16_one_byte_at_a_time() {
 }
 
 /// Planted: the bound is checked against what is offered, not what is left; `>=` for `>`.
-#[test]
-fn hard_case_16_over_the_bound() {
+fn hard_case_16_over_the_bound(origin: Origin) {
     let config = Config { read_buffer: 4096, input_max: 10_000, ..Config::default() };
     let mut sim = Simulation::with(1, Faults::default(), config);
     let log = Log::default();
-    let listener = sim.listen({
+    let door = origin.listen(&mut sim, {
         let log = log.clone();
         let mut n = 0;
         move |_| {
@@ -631,7 +620,7 @@ fn hard_case_16_over_the_bound() {
             })
         }
     });
-    let peers = [sim.connect(listener), sim.connect(listener), sim.connect(listener)];
+    let peers = [door.connect(&mut sim), door.connect(&mut sim), door.connect(&mut sim)];
     sim.settle();
     for _ in 0..10 {
         peers[0].send(&[1; 1000]); // exactly the bound
@@ -650,8 +639,7 @@ fn hard_case_16_over_the_bound() {
 /// As the first of these, on a real socket: a message that is longer than the read buffer.
 /// Planted: the tail is copied even where it fills the read buffer, so that no room is left
 /// and the read of nothing is taken for the peer's FIN.
-#[test]
-fn hard_case_16_a_message_longer_than_the_read_buffer() {
+fn hard_case_16_a_message_longer_than_the_read_buffer(origin: Origin) {
     let config = Config { read_buffer: 4096, input_max: 1 << 20, ..config() };
     let (told, messages) = mpsc::channel();
     let serving = Serving::start(config, "127.0.0.1:0", &ListenOptions::default(), move |_| {
@@ -665,7 +653,7 @@ fn hard_case_16_a_message_longer_than_the_read_buffer() {
             other => usual(cx, other),
         })
     });
-    let mut client = serving.connect();
+    let mut client = serving.peer(origin);
     let message = pattern(300_000, 1);
     for piece in message.chunks(4096) {
         client.write_all(piece).unwrap();
@@ -673,3 +661,14 @@ fn hard_case_16_a_message_longer_than_the_read_buffer() {
     let got = messages.recv_timeout(Duration::from_secs(30));
     assert!(got.as_ref() == Ok(&message), "{:?}", got.map(|got| got.len()));
 }
+
+both_ways!(
+    hard_case_12_partial_writes_on_tcp,
+    hard_case_12_partial_writes_on_unix_sockets,
+    hard_case_13_write_after_the_peers_close,
+    hard_case_13_no_sigpipe,
+    hard_case_15_the_shared_read_buffer,
+    hard_case_16_one_byte_at_a_time,
+    hard_case_16_over_the_bound,
+    hard_case_16_a_message_longer_than_the_read_buffer,
+);

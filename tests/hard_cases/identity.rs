@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,12 +12,12 @@ use reev::sim::{Faults, Simulation};
 use reev::{Config, ConnId, Ctx, Remote, SendError, TimerId};
 use socket2::SockRef;
 
+use crate::common::origin::{Origin, both_ways};
 use crate::common::{Log, Serving, What, each, in_child, read_all, slot, until, usual};
 
 /// Planted: the loop looks an event's connection up by its slot alone; a freed slot keeps its
 /// generation.
-#[test]
-fn hard_case_01_stale_event_reused_fd() {
+fn hard_case_01_stale_event_reused_fd(origin: Origin) {
     let mut reused = 0;
     for seed in 0..300 {
         let faults = Faults { shuffle: true, ..Faults::default() };
@@ -24,7 +25,7 @@ fn hard_case_01_stale_event_reused_fd() {
         let log = Log::default();
         let ids = Rc::new(RefCell::new(Vec::new()));
         let old = Rc::new(RefCell::new(None::<(Remote, TimerId)>));
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let (log, ids, old) = (log.clone(), ids.clone(), old.clone());
             let mut n = 0;
             move |_| {
@@ -64,7 +65,7 @@ fn hard_case_01_stale_event_reused_fd() {
                 })
             }
         });
-        let (a, b) = (sim.connect(listener), sim.connect(listener));
+        let (a, b) = (door.connect(&mut sim), door.connect(&mut sim));
         sim.settle();
         let a_remote = {
             let a = ids.borrow()[0];
@@ -73,7 +74,7 @@ fn hard_case_01_stale_event_reused_fd() {
         // All in one batch: A closes B, C takes B's slot and descriptor, B's end is told.
         a.send(b"close B");
         b.reset();
-        let c = sim.connect(listener);
+        let c = door.accepted(&mut sim);
         sim.settle();
         a_remote.notify(0).unwrap();
         sim.settle();
@@ -92,9 +93,7 @@ fn hard_case_01_stale_event_reused_fd() {
 
 /// As above, on real sockets: the batch is A's request, C's connect, B's end, in this order.
 /// Planted: the same.
-#[test]
-#[cfg_attr(reev_kqueue_emulation, ignore = "it counts on an order that the emulation shuffles")]
-fn hard_case_01_stale_event_reused_fd_on_real_sockets() {
+fn hard_case_01_stale_event_reused_fd_on_real_sockets(origin: Origin) {
     let (told, events) = mpsc::channel();
     let ids = Arc::new(Mutex::new(Vec::new()));
     let serving = Serving::tcp({
@@ -127,9 +126,9 @@ fn hard_case_01_stale_event_reused_fd_on_real_sockets() {
             })
         }
     });
-    let mut a = serving.connect();
+    let mut a = serving.peer(origin);
     assert_eq!(events.recv().unwrap(), (1, "open"));
-    let b = serving.connect();
+    let b = serving.peer(origin);
     assert_eq!(events.recv().unwrap(), (2, "open"));
     let stalled = serving.stall();
     a.write_all(b"close B").unwrap();
@@ -150,8 +149,7 @@ fn hard_case_01_stale_event_reused_fd_on_real_sockets() {
 
 /// Planted: the loop looks an event's connection up by its slot alone (the dead ones' hang-ups
 /// then end the new ones); a closed connection's handler is dropped only with the reactor.
-#[test]
-fn hard_case_02_freed_object_in_poll_data() {
+fn hard_case_02_freed_object_in_poll_data(origin: Origin) {
     struct Alive(Rc<Cell<usize>>);
     impl Drop for Alive {
         fn drop(&mut self) {
@@ -163,7 +161,7 @@ fn hard_case_02_freed_object_in_poll_data() {
         let mut sim = Simulation::with(seed, faults, Config::default());
         let (alive, ids) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::<ConnId>::new())));
         let seen = Rc::new(RefCell::new(Vec::new()));
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let (alive, ids, seen) = (alive.clone(), ids.clone(), seen.clone());
             move |_| {
                 alive.set(alive.get() + 1);
@@ -195,14 +193,14 @@ fn hard_case_02_freed_object_in_poll_data() {
                 })
             }
         });
-        let old: Vec<_> = (0..64).map(|_| sim.connect(listener)).collect();
+        let old: Vec<_> = (0..64).map(|_| door.connect(&mut sim)).collect();
         sim.settle();
         assert_eq!(alive.get(), 64);
         for peer in &old {
             peer.send(b"x");
             peer.close();
         }
-        let new: Vec<_> = (0..32).map(|_| sim.connect(listener)).collect();
+        let new: Vec<_> = (0..32).map(|_| door.accepted(&mut sim)).collect();
         // The first to be called ends the others; their memory is gone, their events are not.
         sim.turn();
         assert_eq!(seen.borrow().len(), 1, "seed {seed}");
@@ -223,13 +221,12 @@ fn hard_case_02_freed_object_in_poll_data() {
 }
 
 /// Planted: the socket of a refused connection is kept; its timers are kept.
-#[test]
-fn hard_case_03_registration_refused() {
+fn hard_case_03_registration_refused(origin: Origin) {
     for way in ["error", "panic"] {
         let mut sim = Simulation::new(1);
         let log = Log::default();
         let remote = Rc::new(RefCell::new(None::<Remote>));
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let (log, remote) = (log.clone(), remote.clone());
             let mut n = 0;
             move |_| {
@@ -253,7 +250,7 @@ fn hard_case_03_registration_refused() {
             }
         });
         for round in 1..=3 {
-            let peer = sim.connect(listener);
+            let peer = door.connect(&mut sim);
             sim.settle();
             assert_eq!(log.of(&round.to_string()), ["open", &format!("close {way}")]);
             assert!(peer.is_released());
@@ -287,9 +284,8 @@ fn copy_of_socket(peer: std::net::SocketAddr) -> OwnedFd {
 }
 
 /// Planted: close() without EPOLL_CTL_DEL.
-#[test]
-fn hard_case_04_a_dup_of_the_fd_exists() {
-    if !in_child("identity::hard_case_04_a_dup_of_the_fd_exists") {
+fn hard_case_04_a_dup_of_the_fd_exists(origin: Origin) {
+    if !in_child(&format!("identity::{origin}::hard_case_04_a_dup_of_the_fd_exists")) {
         return; // descriptors are searched, so no other test may open and close some
     }
     let (told, events) = mpsc::channel();
@@ -308,7 +304,7 @@ fn hard_case_04_a_dup_of_the_fd_exists() {
             Ok(0)
         })
     });
-    let mut client = serving.connect();
+    let mut client = serving.peer(origin);
     assert_eq!(events.recv().unwrap(), "open");
     let copy = copy_of_socket(client.local_addr().unwrap());
     client.write_all(b"abort").unwrap();
@@ -322,9 +318,8 @@ fn hard_case_04_a_dup_of_the_fd_exists() {
 }
 
 /// Planted: accept4 without SOCK_CLOEXEC; the poller without EPOLL_CLOEXEC.
-#[test]
-fn hard_case_04_descriptors_are_close_on_exec() {
-    if !in_child("identity::hard_case_04_descriptors_are_close_on_exec") {
+fn hard_case_04_descriptors_are_close_on_exec(origin: Origin) {
+    if !in_child(&format!("identity::{origin}::hard_case_04_descriptors_are_close_on_exec")) {
         return; // a child of this process is to see only this test's descriptors
     }
     fn inherited() -> Vec<String> {
@@ -333,7 +328,7 @@ fn hard_case_04_descriptors_are_close_on_exec() {
     }
     let before = inherited();
     let serving = Serving::tcp(|_| each(usual));
-    let clients: Vec<_> = (0..8).map(|_| serving.connect()).collect();
+    let clients: Vec<_> = (0..8).map(|_| serving.peer(origin)).collect();
     until("all are accepted", || serving.handle.stats()[0].open == 8);
     assert_eq!(inherited(), before);
     drop(clients);
@@ -367,14 +362,14 @@ fn end(cx: &mut Ctx<'_>, log: &Log, way: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn end_in(place: &'static str, way: &'static str, linger: Duration) {
+fn end_in(origin: Origin, place: &'static str, way: &'static str, linger: Duration) {
     let config =
         Config { linger_timeout: linger, output_low: 100, output_high: 1000, ..Config::default() };
     let faults = Faults { send_buffer_max: 2000, ..Faults::default() };
     let mut sim = Simulation::with(3, faults, config);
     let log = Log::default();
     let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
-    let listener = sim.listen({
+    let door = origin.listen(&mut sim, {
         let (log, ids) = (log.clone(), ids.clone());
         let mut n = 0;
         move |_| {
@@ -418,7 +413,7 @@ fn end_in(place: &'static str, way: &'static str, linger: Duration) {
             })
         }
     });
-    let (one, two) = (sim.connect(listener), sim.connect(listener));
+    let (one, two) = (door.connect(&mut sim), door.connect(&mut sim));
     sim.settle();
     let remote = {
         let id = ids.borrow()[0];
@@ -470,32 +465,30 @@ fn end_in(place: &'static str, way: &'static str, linger: Duration) {
 
 /// Planted: `end_handler` calls on_close of a handler that was never opened; `finish` forgets
 /// the handler of an aborted connection.
-#[test]
-fn hard_case_05_close_from_everywhere() {
+fn hard_case_05_close_from_everywhere(origin: Origin) {
     for linger in [Duration::from_secs(2), Duration::ZERO] {
         for place in ["open", "read", "eof", "drain", "timeout", "notify", "other", "task"] {
             for way in WAYS {
                 if way == "panic" && (place == "other" || place == "task") {
                     continue; // that is the other's panic
                 }
-                end_in(place, way, linger);
+                end_in(origin, place, way, linger);
             }
         }
         for way in ["close", "abort", "close close", "close abort", "abort close"] {
-            end_in("remote", way, linger);
+            end_in(origin, "remote", way, linger);
         }
     }
 }
 
 /// A handler that was to replace another, on a connection that ended instead, is dropped then
 /// and not with the next owner of the slot. Planted: it is put into the lingering slot.
-#[test]
-fn hard_case_05_a_replacement_that_comes_too_late_is_dropped() {
+fn hard_case_05_a_replacement_that_comes_too_late_is_dropped(origin: Origin) {
     for linger in [Duration::from_secs(2), Duration::ZERO] {
         let config = Config { linger_timeout: linger, ..Config::default() };
         let mut sim = Simulation::with(1, Faults::default(), config);
         let held = Rc::new(());
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let held = held.clone();
             move |_| {
                 let held = held.clone();
@@ -512,7 +505,7 @@ fn hard_case_05_a_replacement_that_comes_too_late_is_dropped() {
                 })
             }
         });
-        let peer = sim.connect(listener);
+        let peer = door.connect(&mut sim);
         peer.send(b"x");
         sim.settle();
         assert_eq!(peer.is_released(), linger.is_zero());
@@ -536,13 +529,12 @@ fn hard_case_05_closed_before_on_open() {
 
 /// During a stop, and by the handlers' own calls inside it. Planted: the stop forgets
 /// connections that wait for their output to be flushed.
-#[test]
-fn hard_case_05_close_during_stop() {
+fn hard_case_05_close_during_stop(origin: Origin) {
     let faults = Faults { send_buffer_max: 100, ..Faults::default() };
     let mut sim = Simulation::with(5, faults, Config::default());
     let log = Log::default();
     let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
-    let listener = sim.listen({
+    let door = origin.listen(&mut sim, {
         let (log, ids) = (log.clone(), ids.clone());
         let mut n = 0;
         move |_| {
@@ -573,7 +565,7 @@ fn hard_case_05_close_during_stop() {
             })
         }
     });
-    let _peers: Vec<_> = (0..10).map(|_| sim.connect(listener)).collect();
+    let _peers: Vec<_> = (0..10).map(|_| door.connect(&mut sim)).collect();
     sim.settle();
     sim.handle().stop();
     sim.handle().stop();
@@ -584,10 +576,9 @@ fn hard_case_05_close_during_stop() {
 }
 
 /// Planted: the backend takes descriptor 0 for "none".
-#[test]
 #[allow(unsafe_code)]
-fn hard_case_06_fd_0_is_a_valid_fd() {
-    if !in_child("identity::hard_case_06_fd_0_is_a_valid_fd") {
+fn hard_case_06_fd_0_is_a_valid_fd(origin: Origin) {
+    if !in_child(&format!("identity::{origin}::hard_case_06_fd_0_is_a_valid_fd")) {
         return; // it gives away the process's standard input
     }
     let serving = Serving::tcp(|_| {
@@ -599,17 +590,19 @@ fn hard_case_06_fd_0_is_a_valid_fd() {
             other => usual(cx, other),
         })
     });
-    let mut client = serving.connect();
+    let mut client = serving.peer(origin);
     client.write_all(b"a").unwrap();
     let stalled = serving.stall();
-    let mut second = serving.connect();
-    assert!(second.as_raw_fd() > 0);
+    let second = serving.meeting.begin(origin);
     // SAFETY: nothing in this process uses standard input.
     unsafe { libc::close(0) };
     drop(stalled);
+    let begun = |stats: &reev::Stats| stats.accepted + stats.connected;
+    until("the second is there", || begun(&serving.handle.stats()[0]) == 2);
+    let mut second = TcpStream::from(second.complete()); // which takes a number while it waits
+    assert!(second.as_raw_fd() > 0);
     second.write_all(b"hello").unwrap();
     second.shutdown(std::net::Shutdown::Write).unwrap();
-    until("the second is accepted", || serving.handle.stats()[0].accepted == 2);
     let is_socket = std::fs::read_link("/proc/self/fd/0");
     assert_eq!(read_all(second), (b"hello".to_vec(), None));
     let is_socket = is_socket.map(|link| link.to_string_lossy().starts_with("socket:"));
@@ -618,13 +611,12 @@ fn hard_case_06_fd_0_is_a_valid_fd() {
 
 /// What a callback does to another connection takes effect when it returns, though nothing else
 /// happens there. Planted: `touch` forgets to list the other connection.
-#[test]
-fn hard_case_07_another_connection_without_an_event() {
+fn hard_case_07_another_connection_without_an_event(origin: Origin) {
     for way in ["write", "close", "abort", "resume"] {
         let mut sim = Simulation::new(1);
         let log = Log::default();
         let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let (log, ids) = (log.clone(), ids.clone());
             let mut n = 0;
             move |_| {
@@ -655,7 +647,7 @@ fn hard_case_07_another_connection_without_an_event() {
                 })
             }
         });
-        let (a, b) = (sim.connect(listener), sim.connect(listener));
+        let (a, b) = (door.connect(&mut sim), door.connect(&mut sim));
         sim.settle();
         b.send(b"unread");
         sim.settle();
@@ -678,14 +670,13 @@ fn hard_case_07_another_connection_without_an_event() {
 /// peer sees all in order, and nothing is called inside another callback.
 ///
 /// Planted: `install` opens the new handler without the old one's on_close.
-#[test]
-fn hard_case_07_reentrancy() {
+fn hard_case_07_reentrancy(origin: Origin) {
     for seed in 0..50 {
         let mut sim = Simulation::with(seed, Faults::hostile(), Config::default());
         let log = Log::default();
         let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
         let expected = Rc::new(RefCell::new([Vec::new(), Vec::new()]));
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let (log, ids, expected) = (log.clone(), ids.clone(), expected.clone());
             let mut n = 0;
             move |_| {
@@ -737,8 +728,11 @@ fn hard_case_07_reentrancy() {
                 })
             }
         });
-        let peers = [sim.connect(listener), sim.connect(listener)];
-        sim.settle();
+        let peers = [(); 2].map(|()| {
+            let peer = door.connect(&mut sim);
+            sim.settle(); // opened in this order
+            peer
+        });
         let mut got = [Vec::new(), Vec::new()];
         for round in 0..100 {
             if round % 3 == 0 {
@@ -761,3 +755,22 @@ fn hard_case_07_reentrancy() {
         log.verify();
     }
 }
+
+both_ways!(
+    hard_case_01_stale_event_reused_fd,
+    #[cfg_attr(
+        reev_kqueue_emulation,
+        ignore = "it counts on an order that the emulation shuffles"
+    )]
+    hard_case_01_stale_event_reused_fd_on_real_sockets,
+    hard_case_02_freed_object_in_poll_data,
+    hard_case_03_registration_refused,
+    hard_case_04_a_dup_of_the_fd_exists,
+    hard_case_04_descriptors_are_close_on_exec,
+    hard_case_05_close_from_everywhere,
+    hard_case_05_a_replacement_that_comes_too_late_is_dropped,
+    hard_case_05_close_during_stop,
+    hard_case_06_fd_0_is_a_valid_fd,
+    hard_case_07_another_connection_without_an_event,
+    hard_case_07_reentrancy,
+);

@@ -12,6 +12,7 @@ use std::net::TcpStream;
 
 use reev::{Config, EvHandler, ListenOptions};
 
+use crate::common::origin::{Origin, both_ways};
 use crate::common::{Serving, What, config, each, until, usual};
 
 thread_local!(static HELD: Cell<isize> = const { Cell::new(0) });
@@ -63,11 +64,10 @@ fn exchange(client: &mut TcpStream) {
 }
 
 /// Planted: an emptied queue, or an emptied tail, is kept for the next time.
-#[test]
-fn hard_case_22_an_idle_connection_owns_no_buffer() {
+fn hard_case_22_an_idle_connection_owns_no_buffer(origin: Origin) {
     let options = ListenOptions { send_buffer: Some(1), ..ListenOptions::default() };
     let serving = Serving::start(config(), "127.0.0.1:0", &options, |_| Answer);
-    let mut clients: Vec<_> = (0..CLIENTS).map(|_| serving.connect()).collect();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| serving.peer(origin)).collect();
     exchange(&mut clients[0]); // what the reactor itself needs grows with the first
     until("all are accepted", || serving.handle.stats()[0].open == CLIENTS as u64);
     let before = held_by_reactor(&serving);
@@ -84,10 +84,9 @@ fn hard_case_22_an_idle_connection_owns_no_buffer() {
 
 /// The start of a next message, left untaken, does not hold the memory of the last one.
 /// Planted: a tail keeps its capacity when most of it is taken.
-#[test]
-fn hard_case_22_a_short_tail_owns_a_short_buffer() {
+fn hard_case_22_a_short_tail_owns_a_short_buffer(origin: Origin) {
     let serving = Serving::tcp(|_| Answer);
-    let mut clients: Vec<_> = (0..CLIENTS).map(|_| serving.connect()).collect();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| serving.peer(origin)).collect();
     exchange(&mut clients[0]);
     until("all are accepted", || serving.handle.stats()[0].open == CLIENTS as u64);
     let before = held_by_reactor(&serving);
@@ -108,8 +107,7 @@ fn hard_case_22_a_short_tail_owns_a_short_buffer() {
 
 /// Small messages both ways leave nothing behind, not even the first time. Planted: the scratch
 /// is sent by way of the connection's queue, which is kept.
-#[test]
-fn hard_case_22_small_messages_need_no_buffer() {
+fn hard_case_22_small_messages_need_no_buffer(origin: Origin) {
     let config = Config { read_buffer: 64 << 10, ..config() };
     let serving = Serving::start(config, "127.0.0.1:0", &ListenOptions::default(), |_| {
         each(|cx, what| match what {
@@ -120,7 +118,7 @@ fn hard_case_22_small_messages_need_no_buffer() {
             other => usual(cx, other),
         })
     });
-    let mut clients: Vec<_> = (0..CLIENTS).map(|_| serving.connect()).collect();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| serving.peer(origin)).collect();
     let echo = |client: &mut TcpStream| {
         client.write_all(b"hello").unwrap();
         client.read_exact(&mut [0; 5]).unwrap();
@@ -134,3 +132,9 @@ fn hard_case_22_small_messages_need_no_buffer() {
     let growth = held_by_reactor(&serving) - before;
     assert!(growth < 1024, "{growth} bytes for {CLIENTS} connections");
 }
+
+both_ways!(
+    hard_case_22_an_idle_connection_owns_no_buffer,
+    hard_case_22_a_short_tail_owns_a_short_buffer,
+    hard_case_22_small_messages_need_no_buffer,
+);

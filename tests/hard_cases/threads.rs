@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use reev::{Config, ListenOptions, Remote, SendError};
 
+use crate::common::origin::{Origin, both_ways};
 use crate::common::{Serving, What, config, each, read_all, until, usual};
 
 /// A server whose connections hand their remotes out and tell what they are notified of.
@@ -126,8 +127,7 @@ fn hard_case_21_full_mailbox() {
 /// Several threads write numbered lines, short and long, to one connection through a mailbox
 /// that is mostly full: the peer gets each thread's lines, all of them, in their order.
 /// Planted: the mailbox is a stack; a long buffer is queued before what waits.
-#[test]
-fn hard_case_34_order_of_writes_from_one_thread() {
+fn hard_case_34_order_of_writes_from_one_thread(origin: Origin) {
     const THREADS: usize = 3;
     const LINES: usize = 1500;
     let config = Config { mailbox_max: 64, mail_per_turn: 7, ..config() };
@@ -142,7 +142,7 @@ fn hard_case_34_order_of_writes_from_one_thread() {
             usual(cx, what)
         })
     });
-    let mut client = serving.connect();
+    let mut client = serving.peer(origin);
     let remote = remotes.recv().unwrap();
     let refused = Arc::new(Mutex::new(0));
     let text = thread::scope(|scope| {
@@ -193,8 +193,7 @@ fn hard_case_34_order_of_writes_from_one_thread() {
 
 /// A remote write is behind what the loop wrote before the message arrived, and before what it
 /// writes later. Planted: a write from outside is sent before the queued output.
-#[test]
-fn hard_case_34_order_between_the_loop_and_a_thread() {
+fn hard_case_34_order_between_the_loop_and_a_thread(origin: Origin) {
     let options = ListenOptions { send_buffer: Some(1), ..ListenOptions::default() };
     let (opened, remotes) = mpsc::channel();
     let serving = Serving::start(config(), "127.0.0.1:0", &options, move |_| {
@@ -214,7 +213,7 @@ fn hard_case_34_order_between_the_loop_and_a_thread() {
             Ok(0)
         })
     });
-    let mut client = serving.connect();
+    let mut client = serving.peer(origin);
     client.write_all(b"x").unwrap();
     let remote = remotes.recv().unwrap();
     remote.write(vec![b'b'; 100_000]).unwrap();
@@ -224,3 +223,8 @@ fn hard_case_34_order_between_the_loop_and_a_thread() {
     assert_eq!((got.len(), error), (700_002, None));
     assert!(got.is_sorted());
 }
+
+both_ways!(
+    hard_case_34_order_of_writes_from_one_thread,
+    hard_case_34_order_between_the_loop_and_a_thread,
+);

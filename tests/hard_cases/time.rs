@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use reev::sim::{Faults, Simulation};
 use reev::{Config, Ctx, EvHandler, TimerId, Traffic};
 
+use crate::common::origin::{Origin, both_ways};
 use crate::common::{Log, What, each, usual};
 
 const MS: Duration = Duration::from_millis(1);
@@ -221,12 +222,11 @@ fn hard_case_29_nothing_comes_before_on_open() {
 }
 
 /// Planted: closing does not cancel the connection's timers.
-#[test]
-fn hard_case_30_timers_of_closed_connections() {
+fn hard_case_30_timers_of_closed_connections(origin: Origin) {
     for way in ["close", "abort", "error", "peer"] {
         let mut sim = Simulation::new(1);
         let log = Log::default();
-        let listener = sim.listen({
+        let door = origin.listen(&mut sim, {
             let log = log.clone();
             move |_| {
                 log.each("it", move |cx, what| {
@@ -252,7 +252,7 @@ fn hard_case_30_timers_of_closed_connections() {
                 })
             }
         });
-        let peer = sim.connect(listener);
+        let peer = door.connect(&mut sim);
         sim.advance(2 * MS);
         peer.send(b"x");
         if way == "peer" {
@@ -260,7 +260,7 @@ fn hard_case_30_timers_of_closed_connections() {
         }
         sim.settle();
         // A new one, perhaps in the same slot.
-        let next = sim.connect(listener);
+        let next = door.connect(&mut sim);
         sim.settle();
         drop(next);
         let lines = log.of("it");
@@ -285,8 +285,7 @@ enum Traffics {
 
 /// Planted: large writes, which are sent at once, do not count as traffic; the timeout fires at
 /// its first deadline whatever the traffic; reads count for `Traffic::Writes`.
-#[test]
-fn hard_case_30_idle_timeouts_count_both_directions() {
+fn hard_case_30_idle_timeouts_count_both_directions(origin: Origin) {
     use Traffics::*;
     for renewed_by in [Traffic::Both, Traffic::Reads, Traffic::Writes] {
         for traffic in [Silence, Reads, SmallWrites, LargeWrites, LargeOwned, Flushes] {
@@ -297,7 +296,7 @@ fn hard_case_30_idle_timeouts_count_both_directions() {
             }
             let log = Log::default();
             let closed_at = Rc::new(Cell::new(None::<Instant>));
-            let listener = sim.listen({
+            let door = origin.listen(&mut sim, {
                 let (log, closed_at) = (log.clone(), closed_at.clone());
                 move |_| {
                     let closed_at = closed_at.clone();
@@ -324,7 +323,7 @@ fn hard_case_30_idle_timeouts_count_both_directions() {
                     })
                 }
             });
-            let peer = sim.connect(listener);
+            let peer = door.connect(&mut sim);
             sim.settle();
             let start = sim.reactor().now();
             for _ in 0..10 {
@@ -354,12 +353,11 @@ fn hard_case_30_idle_timeouts_count_both_directions() {
 
 /// An idle end that cuts output short is a reset, not a FIN that looks like a whole answer.
 /// Planted: it is a FIN.
-#[test]
-fn hard_case_30_an_idle_timeout_with_output_pending() {
+fn hard_case_30_an_idle_timeout_with_output_pending(origin: Origin) {
     for (written, reset) in [(0, false), (5, false), (1000, true)] {
         let mut sim = Simulation::new(1);
         sim.set_faults(Faults { send_buffer_max: 10, ..Faults::default() });
-        let listener = sim.listen(move |_| {
+        let door = origin.listen(&mut sim, move |_| {
             each(move |cx, what| {
                 if let What::Open = what {
                     cx.idle_timeout(50 * MS);
@@ -368,7 +366,7 @@ fn hard_case_30_an_idle_timeout_with_output_pending() {
                 usual(cx, what)
             })
         });
-        let peer = sim.connect(listener);
+        let peer = door.connect(&mut sim);
         sim.settle();
         let mut got = 0;
         while got < written.min(5) {
@@ -481,3 +479,9 @@ fn a_reactor_that_spins_misses_nothing_and_sleeps_in_the_end() {
         }
     }
 }
+
+both_ways!(
+    hard_case_30_timers_of_closed_connections,
+    hard_case_30_idle_timeouts_count_both_directions,
+    hard_case_30_an_idle_timeout_with_output_pending,
+);

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use reev::{Addr, Config, Ctx, EvHandler, ListenOptions, Server, Stats};
 
-use crate::support::{Host, PATIENCE, config, connect, eventually, in_own_process};
+use crate::origin::{Meeting, Origin, both_ways};
+use crate::support::{Host, PATIENCE, config, eventually, in_own_process};
 
 const READ: usize = 4096;
 const ACCEPTS: usize = 16;
@@ -58,15 +59,14 @@ impl EvHandler for Unwelcome {
 }
 
 /// One reactor with a polite connection whose input is always there, four that pour in all they
-/// can, and ten thousand that connect. Between two services of the polite one lies at most a
+/// can, and ten thousand clients. Between two services of the polite one lies at most a
 /// turn, and in it no more than each budget allows.
 ///
 /// Planted: a connection is read until it is empty. Planted: a listener accepts until its queue
 /// is empty.
-#[test]
-#[cfg_attr(reev_kqueue_emulation, ignore = "the emulation tells fewer events than there are")]
-fn hard_case_20_the_gap_between_two_services_is_bounded() {
-    in_own_process("bounds::hard_case_20_the_gap_between_two_services_is_bounded", || {
+fn hard_case_20_the_gap_between_two_services_is_bounded(origin: Origin) {
+    let test = format!("bounds::{origin}::hard_case_20_the_gap_between_two_services_is_bounded");
+    in_own_process(&test, || {
         let config = Config { read_buffer: READ, accepts_per_turn: ACCEPTS, ..config(1) };
         let mut server = Server::new(config).unwrap();
         let roomy = ListenOptions { recv_buffer: Some(4 << 20), ..ListenOptions::default() };
@@ -74,8 +74,11 @@ fn hard_case_20_the_gap_between_two_services_is_bounded() {
         let firehose = server.listen_with("127.0.0.1:0", &roomy).unwrap();
         let crowd = server.listen("127.0.0.1:0").unwrap();
         let addr = |listener| -> Addr { server.local_addr(listener) };
-        let (firehose_addr, crowd_addr) = (addr(firehose), addr(crowd));
         let services = Arc::new(Mutex::new(Vec::new()));
+        let (handle, seen) = (server.handle(), services.clone());
+        let to_polite = Meeting::new(&handle, &addr(polite), &roomy, move |_| Polite(seen.clone()));
+        let to_firehose = Meeting::new(&handle, &addr(firehose), &roomy, |_| Firehose);
+        let crowd_addr = addr(crowd);
         let seen = services.clone();
         let host = Host::set_up(server, polite, move |reactor| {
             let services = seen.clone();
@@ -83,9 +86,9 @@ fn hard_case_20_the_gap_between_two_services_is_bounded() {
             reactor.accept(firehose, |_| Firehose)?;
             reactor.accept(crowd, |_| Unwelcome)
         });
-        let mut polite = host.tcp();
+        let mut polite = TcpStream::from(to_polite.peer(origin));
         let firehoses: Vec<TcpStream> =
-            (0..FIREHOSES).map(|_| connect(firehose_addr.socket_addr().unwrap())).collect();
+            (0..FIREHOSES).map(|_| to_firehose.peer(origin).into()).collect();
         eventually("all are there", || host.stats().open == 1 + FIREHOSES as u64);
         // The reactor is kept busy until everything waits at once.
         let (free, freed) = mpsc::channel::<()>();
@@ -130,8 +133,8 @@ fn hard_case_20_the_gap_between_two_services_is_bounded() {
         all_wait.recv_timeout(PATIENCE).unwrap();
         drop(free);
         let crowd = crowd.join().unwrap();
-        let accepted = (1 + FIREHOSES + CROWD) as u64;
-        eventually("all were accepted", || host.stats().accepted == accepted);
+        let all = (1 + FIREHOSES + CROWD) as u64;
+        eventually("all were there", || host.stats().accepted + host.stats().connected == all);
         stop.store(true, Ordering::Relaxed);
         pouring.into_iter().for_each(|thread| thread.join().unwrap());
         polite.join().unwrap();
@@ -163,3 +166,8 @@ fn check(services: &[Served]) {
     assert!(bytes <= most as u64, "{bytes} bytes, of at most {most}");
     assert!(accepts <= 2 * ACCEPTS as u64, "{accepts} accepts");
 }
+
+both_ways!(
+    #[cfg_attr(reev_kqueue_emulation, ignore = "the emulation tells fewer events than there are")]
+    hard_case_20_the_gap_between_two_services_is_bounded,
+);

@@ -1,6 +1,8 @@
 //! Hard cases 8 to 11: whatever way a connection ends, no byte is lost that need not be.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -8,8 +10,9 @@ use std::time::{Duration, Instant};
 use reev::{Close, Config, Ctx, EvHandler};
 use socket2::SockRef;
 
+use crate::origin::{Origin, both_ways};
 use crate::support::{
-    Host, Record, Stream, assert_same, config, connect, eventually, pattern, read_to_end, unix_host,
+    Host, Record, Stream, assert_same, config, eventually, pattern, read_to_end, unix_host,
 };
 
 const SIZES: [usize; 2] = [1000, 1_048_577];
@@ -86,12 +89,11 @@ fn tcp_host(tokens: Receiver<()>, record: Record, greeting: &'static [u8]) -> Ho
 }
 
 /// Planted: a `recv` shorter than the buffer is taken for the end of the stream.
-#[test]
-fn hard_case_08_a_close_while_the_handler_is_busy_loses_nothing_on_tcp() {
+fn hard_case_08_a_close_while_the_handler_is_busy_loses_nothing_on_tcp(origin: Origin) {
     for size in SIZES {
         let record = write_and_close(size, b"", |tokens, record| {
             let host = tcp_host(tokens, record, b"");
-            let stream = host.tcp();
+            let stream = host.peer::<TcpStream>(origin);
             (host, stream)
         });
         assert_eq!(record.seen().calls, ["open", "eof", "peer"]);
@@ -101,11 +103,10 @@ fn hard_case_08_a_close_while_the_handler_is_busy_loses_nothing_on_tcp() {
 /// A peer that closes without having read the greeting resets. What it sent before is there.
 ///
 /// Planted: EPOLLHUP and EPOLLERR end the connection at once.
-#[test]
-fn hard_case_08_a_reset_while_the_handler_is_busy_loses_nothing_that_arrived() {
+fn hard_case_08_a_reset_while_the_handler_is_busy_loses_nothing_that_arrived(origin: Origin) {
     let record = write_and_close(1000, b"unread", |tokens, record| {
         let host = tcp_host(tokens, record, b"unread");
-        let stream = host.tcp();
+        let stream = host.peer::<TcpStream>(origin);
         // Closing resets, with the greeting unread; but only if it is there.
         stream.peek(&mut [0; 6]).unwrap();
         (host, stream)
@@ -114,8 +115,7 @@ fn hard_case_08_a_reset_while_the_handler_is_busy_loses_nothing_that_arrived() {
 }
 
 /// Planted: EPOLLHUP and EPOLLERR end the connection at once.
-#[test]
-fn hard_case_08_a_close_while_the_handler_is_busy_loses_nothing_on_a_unix_socket() {
+fn hard_case_08_a_close_while_the_handler_is_busy_loses_nothing_on_a_unix_socket(origin: Origin) {
     for (size, greeting) in [(SIZES[0], &b""[..]), (SIZES[1], b""), (SIZES[1], b"unread")] {
         let record = write_and_close(size, greeting, |tokens, record| {
             let tokens = Mutex::new(Some(tokens));
@@ -124,7 +124,7 @@ fn hard_case_08_a_close_while_the_handler_is_busy_loses_nothing_on_a_unix_socket
                 record: record.clone(),
                 greeting,
             });
-            let stream = host.unix();
+            let stream = host.peer::<UnixStream>(origin);
             (host, stream)
         });
         let end = if greeting.is_empty() { &["open", "eof", "peer"][..] } else { &["open", "io"] };
@@ -165,17 +165,16 @@ fn half_close(host: &Host, record: &Record, mut stream: impl Stream) {
 }
 
 /// Planted: the peer's FIN ends the connection when `on_eof` has returned.
-#[test]
-fn hard_case_09_a_half_closed_peer_gets_all_of_the_answer() {
+fn hard_case_09_a_half_closed_peer_gets_all_of_the_answer(origin: Origin) {
     let record = Record::default();
     let at_eof = |record: Record| {
         move |_: &reev::Addr| AnswerAtEof { request: 0, factor: 40, record: record.clone() }
     };
     let host = Host::serve(config(1), at_eof(record.clone()));
-    half_close(&host, &record, host.tcp());
+    half_close(&host, &record, host.peer::<TcpStream>(origin));
     let record = Record::default();
     let host = unix_host(config(1), at_eof(record.clone()));
-    half_close(&host, &record, host.unix());
+    half_close(&host, &record, host.peer::<UnixStream>(origin));
 }
 
 /// Writes so much at once, and closes.
@@ -221,26 +220,24 @@ fn read_slowly(stream: &mut impl Read) -> Vec<u8> {
 }
 
 /// Planted: `close()` ends the connection without waiting for its queue.
-#[test]
-fn hard_case_10_close_flushes_eight_mib_to_a_slow_peer() {
+fn hard_case_10_close_flushes_eight_mib_to_a_slow_peer(origin: Origin) {
     let record = Record::default();
     let host = Host::serve(config(1), eight_mib(&record));
-    assert_same(&read_slowly(&mut host.tcp()), &pattern(EIGHT_MIB));
+    assert_same(&read_slowly(&mut host.peer::<TcpStream>(origin)), &pattern(EIGHT_MIB));
     record.wait_for("local");
     let record = Record::default();
     let host = unix_host(config(1), eight_mib(&record));
-    assert_same(&read_slowly(&mut host.unix()), &pattern(EIGHT_MIB));
+    assert_same(&read_slowly(&mut host.peer::<UnixStream>(origin)), &pattern(EIGHT_MIB));
     record.wait_for("local");
 }
 
 /// Planted: the timer that bounds the flush is not armed.
-#[test]
-fn hard_case_10_a_deadline_bounds_the_flush() {
+fn hard_case_10_a_deadline_bounds_the_flush(origin: Origin) {
     let record = Record::default();
     let close_timeout = Duration::from_millis(300);
     let host = Host::serve(Config { close_timeout, ..config(1) }, eight_mib(&record));
     let began = Instant::now();
-    let mut stream = host.tcp();
+    let mut stream = host.peer::<TcpStream>(origin);
     record.wait_for("close_timeout");
     assert!(began.elapsed() >= close_timeout);
     eventually("all is given back", || {
@@ -268,13 +265,12 @@ impl EvHandler for AnswerEarly {
 }
 
 /// Planted: no lingering: a connection whose output is flushed is closed at once.
-#[test]
-fn hard_case_11_unread_input_does_not_reset_the_answer_away() {
+fn hard_case_11_unread_input_does_not_reset_the_answer_away(origin: Origin) {
     let record = Record::default();
     let factory = record.clone();
     let config = Config { linger_timeout: Duration::from_secs(3600), ..config(1) };
     let host = Host::serve(config, move |_| AnswerEarly(factory.clone()));
-    let mut stream = host.tcp();
+    let mut stream = host.peer::<TcpStream>(origin);
     // More than one read takes, so that some of it is unread when the answer is written.
     stream.write_all(&pattern(300_000)).unwrap();
     let mut got = vec![0; 1 << 20];
@@ -289,14 +285,13 @@ fn hard_case_11_unread_input_does_not_reset_the_answer_away() {
 }
 
 /// Planted: the discarded bytes are not counted.
-#[test]
-fn hard_case_11_lingering_is_bounded_in_bytes() {
+fn hard_case_11_lingering_is_bounded_in_bytes(origin: Origin) {
     let record = Record::default();
     let factory = record.clone();
     let hour = Duration::from_secs(3600);
     let config = Config { linger_timeout: hour, linger_bytes_max: 100_000, ..config(1) };
     let host = Host::serve(config, move |_| AnswerEarly(factory.clone()));
-    let mut stream = connect(host.socket_addr());
+    let mut stream = host.peer::<TcpStream>(origin);
     stream.write_all(b"go").unwrap();
     assert_same(&read_to_end(&mut stream), &pattern(2 << 20));
     let flood = vec![0; 50_000];
@@ -306,15 +301,26 @@ fn hard_case_11_lingering_is_bounded_in_bytes() {
 }
 
 /// Planted: the linger timer is not armed.
-#[test]
-fn hard_case_11_lingering_is_bounded_in_time() {
+fn hard_case_11_lingering_is_bounded_in_time(origin: Origin) {
     let record = Record::default();
     let factory = record.clone();
     let config = Config { linger_timeout: Duration::from_millis(200), ..config(1) };
     let host = Host::serve(config, move |_| AnswerEarly(factory.clone()));
-    let mut stream = host.tcp();
+    let mut stream = host.peer::<TcpStream>(origin);
     SockRef::from(&stream).set_tcp_nodelay(true).unwrap();
     stream.write_all(b"go").unwrap();
     assert_same(&read_to_end(&mut stream), &pattern(2 << 20));
     eventually("the slot is free", || host.stats().open == 0);
 }
+
+both_ways!(
+    hard_case_08_a_close_while_the_handler_is_busy_loses_nothing_on_tcp,
+    hard_case_08_a_reset_while_the_handler_is_busy_loses_nothing_that_arrived,
+    hard_case_08_a_close_while_the_handler_is_busy_loses_nothing_on_a_unix_socket,
+    hard_case_09_a_half_closed_peer_gets_all_of_the_answer,
+    hard_case_10_close_flushes_eight_mib_to_a_slow_peer,
+    hard_case_10_a_deadline_bounds_the_flush,
+    hard_case_11_unread_input_does_not_reset_the_answer_away,
+    hard_case_11_lingering_is_bounded_in_bytes,
+    hard_case_11_lingering_is_bounded_in_time,
+);

@@ -4,6 +4,9 @@
 //! Each test is named after its number in the list of hard cases, and says which fault was
 //! planted in the library to see it fail.
 
+#[path = "../common/origin.rs"]
+mod origin;
+
 mod accept;
 mod bounds;
 mod bytes;

@@ -1,12 +1,14 @@
 //! Hard case 35: a panic ends one connection, and nothing else.
 
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use reev::{Addr, Close, ConnId, Ctx, EvHandler, ListenOptions, Placement, Server, TimerId};
+use reev::{Close, ConnId, Ctx, EvHandler, ListenOptions, Placement, Server, TimerId};
 
+use crate::origin::{Meeting, Origin, both_ways};
 use crate::support::{
     Echo, Host, Record, config, eventually, logged, ping, quiet_panics, read_exactly,
 };
@@ -104,35 +106,35 @@ impl Drop for Panics {
 }
 
 /// One listener for the handlers that panic, one for an echo, one reactor for both.
-fn panicking(at: At) -> (Host, Addr, Record) {
+fn panicking(at: At) -> (Host, Meeting, Record) {
     quiet_panics();
     let mut server = Server::new(config(1)).unwrap();
     let echo = server.listen("127.0.0.1:0").unwrap();
     // A small buffer in the system, so that output waits.
     let options = ListenOptions { send_buffer: Some(16 << 10), ..ListenOptions::default() };
     let panics = server.listen_with("127.0.0.1:0", &options).unwrap();
-    let panics_addr = server.local_addr(panics);
     let record = Record::default();
+    let (to, seen) = (server.local_addr(panics), record.clone());
+    let meeting =
+        Meeting::new(&server.handle(), &to, &options, move |_| Panics { at, record: seen.clone() });
     let seen = record.clone();
     let host = Host::set_up(server, echo, move |reactor| {
         reactor.accept(echo, |_| Echo)?;
         let record = seen.clone();
         reactor.accept(panics, move |_| Panics { at, record: record.clone() })
     });
-    (host, panics_addr, record)
+    (host, meeting, record)
 }
 
 /// Planted: `catch_unwind` around the callback is left out (the reactor's thread dies). Planted
 /// for `Name`: the name is asked for outside of it.
-#[test]
-fn hard_case_35_a_panic_in_any_callback_ends_that_connection_alone() {
+fn hard_case_35_a_panic_in_any_callback_ends_that_connection_alone(origin: Origin) {
     use At::*;
     for at in [Open, Read, Eof, Drain, Timeout, Notify, Shutdown, Close, Drop, Name] {
-        let (host, to, record) = panicking(at);
+        let (host, meeting, record) = panicking(at);
         let mut polite = host.tcp();
         ping(&mut polite);
-        let to = to.socket_addr().unwrap();
-        let mut victim = crate::support::connect(to);
+        let mut victim = TcpStream::from(meeting.peer(origin));
         match at {
             Eof => victim.shutdown(std::net::Shutdown::Write).unwrap(),
             Drain => drop(io::copy(&mut victim, &mut io::sink())), // the panic resets the rest
@@ -249,8 +251,7 @@ fn hard_case_35_a_panic_in_the_setup_is_told_and_nobody_serves() {
 /// Other connections of the reactor can be reached in `on_close` after a panic.
 ///
 /// Planted: as of the callbacks.
-#[test]
-fn hard_case_35_on_close_after_a_panic_can_tell_others() {
+fn hard_case_35_on_close_after_a_panic_can_tell_others(origin: Origin) {
     struct Pair(Arc<Mutex<Option<ConnId>>>);
     impl EvHandler for Pair {
         fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
@@ -274,8 +275,13 @@ fn hard_case_35_on_close_after_a_panic_can_tell_others() {
     quiet_panics();
     let first = Arc::new(Mutex::new(None));
     let host = Host::serve(config(1), move |_| Pair(first.clone()));
-    let mut first = host.tcp();
+    let mut first = host.peer::<TcpStream>(origin);
     eventually("the first is there", || host.stats().open == 1);
-    host.tcp().write_all(b"panic").unwrap();
+    host.peer::<TcpStream>(origin).write_all(b"panic").unwrap();
     assert_eq!(read_exactly(&mut first, 5), b"panic");
 }
+
+both_ways!(
+    hard_case_35_a_panic_in_any_callback_ends_that_connection_alone,
+    hard_case_35_on_close_after_a_panic_can_tell_others,
+);

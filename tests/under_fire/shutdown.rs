@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use reev::{Close, Config, Ctx, EvHandler, ListenOptions, Placement, Server};
 
+use crate::origin::{Origin, both_ways};
 use crate::support::{
     Echo, Host, PATIENCE, Record, assert_same, config, connect, eventually, in_own_process,
     pattern, ping, read_exactly, read_to_end,
@@ -77,18 +78,17 @@ fn guests(config: Config) -> (Host, Record) {
     (Host::serve(config, move |_| Guest(seen.clone())), record)
 }
 
-fn guest(host: &Host, kind: u8) -> TcpStream {
-    let mut stream = host.tcp();
+fn guest(host: &Host, origin: Origin, kind: u8) -> TcpStream {
+    let mut stream: TcpStream = host.peer(origin);
     stream.write_all(&[kind]).unwrap();
     assert_eq!(read_exactly(&mut stream, 1), b"!");
     stream
 }
 
 /// Planted: the shutdown is over when the listeners are closed.
-#[test]
-fn hard_case_36_eight_mib_in_flight_to_slow_readers_arrive() {
+fn hard_case_36_eight_mib_in_flight_to_slow_readers_arrive(origin: Origin) {
     let (host, record) = guests(config(2));
-    let hungry: Vec<TcpStream> = (0..4).map(|_| guest(&host, HUNGRY)).collect();
+    let hungry: Vec<TcpStream> = (0..4).map(|_| guest(&host, origin, HUNGRY)).collect();
     let shutdown = host.handle.shutdown(PATIENCE);
     record.wait_for("shutdown");
     let readers: Vec<_> = hungry
@@ -119,14 +119,13 @@ fn hard_case_36_eight_mib_in_flight_to_slow_readers_arrive() {
 }
 
 /// Planted: `on_shutdown` is not called.
-#[test]
-fn hard_case_36_handlers_are_told_and_say_goodbye() {
+fn hard_case_36_handlers_are_told_and_say_goodbye(origin: Origin) {
     let (host, record) = guests(config(2));
-    let mut silent = host.tcp(); // accepted, and nothing said yet
+    let mut silent = host.peer::<TcpStream>(origin); // nothing said yet
     eventually("it is there", || host.stats().open == 1);
-    let mut idle = guest(&host, IDLE);
-    let mut polite = [guest(&host, POLITE), guest(&host, POLITE)];
-    let mut replaced = guest(&host, REPLACED);
+    let mut idle = guest(&host, origin, IDLE);
+    let mut polite = [guest(&host, origin, POLITE), guest(&host, origin, POLITE)];
+    let mut replaced = guest(&host, origin, REPLACED);
     let shutdown = host.handle.shutdown(PATIENCE);
     assert_eq!(read_to_end(&mut silent), b"");
     assert_eq!(read_to_end(&mut idle), b"");
@@ -144,12 +143,11 @@ fn hard_case_36_handlers_are_told_and_say_goodbye() {
 }
 
 /// Planted: what is cut is not counted by the reactors but the first.
-#[test]
-fn hard_case_36_what_is_left_at_the_deadline_is_cut_and_counted() {
+fn hard_case_36_what_is_left_at_the_deadline_is_cut_and_counted(origin: Origin) {
     let (host, record) = guests(config(2));
-    let mut deaf: Vec<TcpStream> = (0..3).map(|_| guest(&host, DEAF)).collect();
-    let stuck = guest(&host, HUNGRY); // reads nothing, so its output is not flushed in time
-    let mut idle = guest(&host, IDLE);
+    let mut deaf: Vec<TcpStream> = (0..3).map(|_| guest(&host, origin, DEAF)).collect();
+    let stuck = guest(&host, origin, HUNGRY); // reads nothing, so its output is not flushed in time
+    let mut idle = guest(&host, origin, IDLE);
     let within = Duration::from_millis(300);
     let began = Instant::now();
     let shutdown = host.handle.shutdown(within);
@@ -168,11 +166,10 @@ fn hard_case_36_what_is_left_at_the_deadline_is_cut_and_counted() {
 }
 
 /// Planted: the config's time is not used.
-#[test]
-fn hard_case_36_there_is_a_deadline_by_default() {
+fn hard_case_36_there_is_a_deadline_by_default(origin: Origin) {
     let config = Config { shutdown_timeout: Duration::from_millis(100), ..config(1) };
     let (host, _) = guests(config);
-    let _deaf = guest(&host, DEAF);
+    let _deaf = guest(&host, origin, DEAF);
     assert_eq!(host.handle.shutdown(None).wait(), 1);
     host.join();
 }
@@ -181,7 +178,7 @@ fn hard_case_36_there_is_a_deadline_by_default() {
 #[test]
 fn hard_case_36_of_two_shutdowns_the_shorter_counts_and_both_report() {
     let (host, record) = guests(config(2));
-    let _deaf = [guest(&host, DEAF), guest(&host, DEAF)];
+    let _deaf = [guest(&host, Origin::Accepted, DEAF), guest(&host, Origin::Accepted, DEAF)];
     let long = host.handle.shutdown(Duration::from_secs(3600));
     record.wait_for("shutdown");
     let short = host.handle.shutdown(Duration::from_millis(50));
@@ -194,7 +191,11 @@ fn hard_case_36_of_two_shutdowns_the_shorter_counts_and_both_report() {
 #[test]
 fn hard_case_36_a_stop_ends_a_shutdown_at_once_and_is_counted() {
     let (host, record) = guests(config(2));
-    let _deaf = [guest(&host, DEAF), guest(&host, DEAF), guest(&host, DEAF)];
+    let _deaf = [
+        guest(&host, Origin::Accepted, DEAF),
+        guest(&host, Origin::Accepted, DEAF),
+        guest(&host, Origin::Accepted, DEAF),
+    ];
     let shutdown = host.handle.shutdown(Duration::from_secs(3600));
     eventually("all are told", || record.count("shutdown") == 3);
     host.handle.stop();
@@ -285,8 +286,8 @@ fn hard_case_36_a_second_signal_stops_at_once() {
         let listener = server.listen("127.0.0.1:0").unwrap();
         reev::stop_on_signals(&server.handle()).unwrap();
         let host = Host::run(server, listener, move |_| Guest(seen.clone()));
-        let mut deaf = guest(&host, DEAF);
-        let mut hungry = guest(&host, HUNGRY);
+        let mut deaf = guest(&host, Origin::Accepted, DEAF);
+        let mut hungry = guest(&host, Origin::Accepted, HUNGRY);
         raise(Signal::SIGTERM).unwrap();
         eventually("both are told", || record.count("shutdown") == 2);
         ping(&mut deaf);
@@ -320,3 +321,10 @@ fn hard_case_36_a_reactor_that_ends_alone_leaves_no_one_waiting() {
     assert_eq!(host.handle.shutdown(Duration::from_millis(1)).wait(), 0);
     host.join();
 }
+
+both_ways!(
+    hard_case_36_eight_mib_in_flight_to_slow_readers_arrive,
+    hard_case_36_handlers_are_told_and_say_goodbye,
+    hard_case_36_what_is_left_at_the_deadline_is_cut_and_counted,
+    hard_case_36_there_is_a_deadline_by_default,
+);

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
-use reev::{Ctx, EvHandler, Server, TimerId};
+use reev::{Ctx, EvHandler, ListenOptions, Server, TimerId};
 
+use crate::origin::{Meeting, Origin, both_ways};
 use crate::support::{
     Echo, Host, assert_same, config, eventually, in_own_process, in_own_process_traced, pattern,
     ping, read_exactly,
@@ -51,9 +52,9 @@ impl EvHandler for Ticks {
 /// waits for. Bytes arrive, timers fire, neither early nor never.
 ///
 /// Planted: EINTR of epoll_wait ends the reactor.
-#[test]
-fn hard_case_14_a_storm_of_signals() {
-    in_own_process("signals::hard_case_14_a_storm_of_signals", || {
+fn hard_case_14_a_storm_of_signals(origin: Origin) {
+    let test = format!("signals::{origin}::hard_case_14_a_storm_of_signals");
+    in_own_process(&test, || {
         let caught = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGUSR1, caught.clone()).unwrap();
         let threads: Arc<Mutex<Vec<Pthread>>> = Arc::default();
@@ -62,6 +63,8 @@ fn hard_case_14_a_storm_of_signals() {
         let listener = server.listen("127.0.0.1:0").unwrap();
         let (seen, ticks) = (threads.clone(), Arc::new(AtomicUsize::new(0)));
         let counted = ticks.clone();
+        let (at, options) = (server.local_addr(listener), ListenOptions::default());
+        let meeting = Meeting::new(&server.handle(), &at, &options, |_| Echo);
         let host = Host::set_up(server, listener, move |reactor| {
             seen.lock().unwrap().push(pthread_self());
             reactor.add(Ticks(counted.clone()));
@@ -81,7 +84,7 @@ fn hard_case_14_a_storm_of_signals() {
         });
         let clients: Vec<_> = (0..4)
             .map(|_| {
-                let stream = host.tcp();
+                let stream = TcpStream::from(meeting.peer(origin));
                 std::thread::spawn(move || through_the_echo(stream, 2_000_000))
             })
             .collect();
@@ -117,3 +120,5 @@ fn hard_case_14_every_call_may_be_interrupted() {
         assert_eq!((stats.bytes_in, stats.bytes_out), (301_001, 301_001));
     });
 }
+
+both_ways!(hard_case_14_a_storm_of_signals,);

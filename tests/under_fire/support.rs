@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use reev::{
     Addr, Close, Config, Ctx, EvHandler, Handle, ListenOptions, ListenerId, Reactor, Running,
     Server, Stats,
 };
+
+use crate::origin::{Meeting, Origin};
 
 /// Longer than anything takes, on however busy a machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,6 +60,7 @@ pub(crate) struct Host {
     #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only leaving.rs asks"))]
     pub(crate) listener: ListenerId,
     pub(crate) addr: Addr,
+    meeting: Option<Meeting>,
     running: Option<Running>,
 }
 
@@ -76,7 +80,7 @@ impl Host {
     ) -> Host {
         let mut server = Server::new(config).unwrap();
         let listener = server.listen_with(addr, options).unwrap();
-        Host::run(server, listener, factory)
+        Host::run_with(server, listener, options, factory)
     }
 
     pub(crate) fn run<H: EvHandler>(
@@ -84,11 +88,24 @@ impl Host {
         listener: ListenerId,
         factory: impl Fn(&Addr) -> H + Send + Sync + 'static,
     ) -> Host {
+        Host::run_with(server, listener, &ListenOptions::default(), factory)
+    }
+
+    fn run_with<H: EvHandler>(
+        server: Server,
+        listener: ListenerId,
+        options: &ListenOptions,
+        factory: impl Fn(&Addr) -> H + Send + Sync + 'static,
+    ) -> Host {
         let factory = Arc::new(factory);
-        Host::set_up(server, listener, move |reactor| {
+        let (at, same) = (server.local_addr(listener), factory.clone());
+        let meeting = Meeting::new(&server.handle(), &at, options, move |peer| same(peer));
+        let mut host = Host::set_up(server, listener, move |reactor| {
             let factory = factory.clone();
             reactor.accept(listener, move |peer| factory(peer))
-        })
+        });
+        host.meeting = Some(meeting);
+        host
     }
 
     pub(crate) fn set_up(
@@ -98,7 +115,7 @@ impl Host {
     ) -> Host {
         let addr = server.local_addr(listener);
         let running = server.start(setup).unwrap();
-        Host { handle: running.handle(), listener, addr, running: Some(running) }
+        Host { handle: running.handle(), listener, addr, meeting: None, running: Some(running) }
     }
 
     pub(crate) fn socket_addr(&self) -> SocketAddr {
@@ -107,6 +124,11 @@ impl Host {
 
     pub(crate) fn tcp(&self) -> TcpStream {
         connect(self.socket_addr())
+    }
+
+    /// The test's end of a new connection.
+    pub(crate) fn peer<S: From<OwnedFd>>(&self, origin: Origin) -> S {
+        OwnedFd::from(self.meeting.as_ref().expect("a host with one factory").peer(origin)).into()
     }
 
     pub(crate) fn unix(&self) -> UnixStream {

@@ -1,12 +1,14 @@
 //! Hard cases 21, 33 and 37: other threads, full mailboxes, and callbacks that take too long.
 
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use reev::{Close, Config, Ctx, EvHandler, Remote, SendError};
 
+use crate::origin::{Origin, both_ways};
 use crate::support::{
     Host, PATIENCE, Record, assert_same, config, connect, eventually, logged, pattern, ping,
     read_exactly, read_to_end,
@@ -164,11 +166,10 @@ fn hard_case_21_no_wake_up_is_lost() {
 }
 
 /// Planted: a close from another thread does not wait for what is queued.
-#[test]
-fn hard_case_33_write_then_close_from_another_thread_sends_all() {
+fn hard_case_33_write_then_close_from_another_thread_sends_all(origin: Origin) {
     for round in 0..20 {
         let setting = Setting::new(config(1));
-        let mut stream = setting.host.tcp();
+        let mut stream = setting.host.peer::<TcpStream>(origin);
         let remote = setting.remote();
         let data = pattern(3_000_000 + round);
         let pieces = data.clone();
@@ -192,11 +193,10 @@ fn hard_case_33_write_then_close_from_another_thread_sends_all() {
 /// A message for a connection that has ended meanwhile finds another in its slot.
 ///
 /// Planted: mail is delivered by slot, whatever the generation.
-#[test]
-fn hard_case_33_a_write_to_a_dead_generation_reaches_nobody() {
+fn hard_case_33_a_write_to_a_dead_generation_reaches_nobody(origin: Origin) {
     // One message a turn, so that the next connection comes between two of them.
     let setting = Setting::new(Config { mail_per_turn: 1, ..config(1) });
-    let first = setting.host.tcp();
+    let first = setting.host.peer::<TcpStream>(origin);
     let dead = setting.remote();
     let free = setting.block();
     dead.abort().unwrap();
@@ -300,3 +300,8 @@ fn a_broadcast_reaches_every_reactor_s_local_state() {
         seen.load(Ordering::Relaxed) == 0b111
     });
 }
+
+both_ways!(
+    hard_case_33_write_then_close_from_another_thread_sends_all,
+    hard_case_33_a_write_to_a_dead_generation_reaches_nobody,
+);
