@@ -3,13 +3,14 @@
 mod common;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use common::{Serving, config, until};
 use reev::{Addr, Close, ConnId, Ctx, DatagramOptions, EvHandler, Server};
+use socket2::SockRef;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -416,6 +417,84 @@ fn a_multicast_group_is_joined_and_left() {
         cx.leave_multicast(group, interface).unwrap();
         assert!(cx.leave_multicast(group, interface).is_err());
     });
+}
+
+/// A group of interface-local scope: nothing that is sent to it leaves the machine (RFC 4291
+/// section 2.7).
+const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff11, 0, 0, 0, 0, 0, 0x7265, 0x6576);
+
+/// The first interface on which plain sockets meet in a group of IPv6. The loopback is often
+/// none, for want of a route.
+fn interface_of_v6_groups() -> Option<u32> {
+    let meet = |index: u32| -> io::Result<()> {
+        let receiver = UdpSocket::bind("[::]:0")?;
+        receiver.join_multicast_v6(&GROUP_V6, index)?;
+        receiver.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let sender = UdpSocket::bind("[::]:0")?;
+        SockRef::from(&sender).set_multicast_if_v6(index)?;
+        sender.send_to(b"probe", (GROUP_V6, receiver.local_addr()?.port()))?;
+        receiver.recv(&mut [0; 8]).map(drop)
+    };
+    (1..64).find(|&index| meet(index).is_ok())
+}
+
+/// Whether the system says that somebody has joined `group` on this interface.
+#[cfg(target_os = "linux")]
+fn is_joined_v6(group: Ipv6Addr, interface: u32) -> bool {
+    let (group, interface) = (format!("{:032x}", group.to_bits()), interface.to_string());
+    let joined = std::fs::read_to_string("/proc/net/igmp6").unwrap();
+    let mut lines = joined.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.any(|fields| fields[0] == interface && fields[2] == group)
+}
+
+/// Planted: the interface is 0; joining, or leaving, does nothing.
+#[test]
+fn an_ipv6_group_is_joined_and_left_on_an_interface() {
+    let Some(interface) = interface_of_v6_groups() else {
+        eprintln!("SKIPPED: no interface carries IPv6 multicast");
+        return;
+    };
+    let (serving, addr, id, told) = echo("udp6://:0", DatagramOptions::default());
+    let group = IpAddr::from(GROUP_V6);
+    serving.ask(move |reactor| {
+        let mut cx = reactor.conn(id).unwrap();
+        cx.join_multicast(group, interface).unwrap();
+        assert!(cx.join_multicast("::1".parse().unwrap(), interface).is_err());
+        let other = IpAddr::from(Ipv6Addr::from_bits(GROUP_V6.to_bits() + 2));
+        assert!(cx.join_multicast(other, u32::MAX).is_err(), "there is no such interface");
+    });
+    let to = Addr::from(SocketAddr::new(group, addr.port().unwrap()));
+    let options = DatagramOptions { multicast_interface: interface, ..DatagramOptions::default() };
+    let (other, _, sender, sender_told) = echo("udp6://:0", options);
+    other.ask(move |reactor| {
+        reactor.conn(sender).unwrap().send_to(&to, b"to all");
+    });
+    assert_eq!(next(&told), "6 bytes");
+    assert_eq!(next(&sender_told), "6 bytes", "and the answer, to an address with a scope");
+    serving.ask(move |reactor| {
+        let mut cx = reactor.conn(id).unwrap();
+        cx.leave_multicast(group, interface).unwrap();
+        assert!(cx.leave_multicast(group, interface).is_err());
+    });
+}
+
+/// Where no interface carries it, too: on the loopback, by its index, and nowhere else.
+/// Planted: the interface is 0; joining or leaving does nothing.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_ipv6_group_is_joined_on_the_interface_that_is_named() {
+    let group = Ipv6Addr::from_bits(GROUP_V6.to_bits() + 1); // nobody else's
+    let loopback = reev::interface_index("lo").unwrap();
+    if !std::path::Path::new("/proc/net/igmp6").exists() {
+        eprintln!("SKIPPED: this system has no IPv6");
+        return;
+    }
+    let (serving, _, id, _told) = echo("udp6://:0", DatagramOptions::default());
+    assert!(!is_joined_v6(group, loopback));
+    serving.ask(move |r| r.conn(id).unwrap().join_multicast(group.into(), loopback).unwrap());
+    assert!(is_joined_v6(group, loopback));
+    serving.ask(move |r| r.conn(id).unwrap().leave_multicast(group.into(), loopback).unwrap());
+    assert!(!is_joined_v6(group, loopback));
 }
 
 #[test]
