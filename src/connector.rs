@@ -116,10 +116,10 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// The wait before try number `again`, from 1.
-    fn wait(&self, again: u32) -> Duration {
+    /// The wait before try number `again`, from 1; `chance` is from 0 to 1.
+    fn wait(&self, again: u32, chance: f64) -> Duration {
         let doubled = self.first.saturating_mul(1 << (again - 1).min(20)).min(self.max);
-        doubled.mul_f64(1.0 - fastrand::f64() / 2.0)
+        doubled.mul_f64(1.0 - chance / 2.0)
     }
 }
 
@@ -483,7 +483,7 @@ impl Dispatcher {
         connecting.tries += 1;
         match &connecting.options.retry {
             Some(retry) if connecting.tries <= retry.tries => {
-                let wait = retry.wait(connecting.tries);
+                let wait = retry.wait(connecting.tries, self.backend.chance());
                 self.core.set_internal(id, Purpose::Retry, wait, 0);
             }
             _ => {
@@ -567,8 +567,8 @@ mod tests {
         let retry = Retry { tries: 9, ..Retry::default() };
         for (again, longest) in [(1, 100), (2, 200), (4, 800), (8, 10_000), (40, 10_000)] {
             let longest = Duration::from_millis(longest);
-            let wait = retry.wait(again);
-            assert!(wait <= longest && wait >= longest / 2, "{again}: {wait:?}");
+            assert_eq!(retry.wait(again, 0.0), longest, "{again}");
+            assert_eq!(retry.wait(again, 1.0), longest / 2, "{again}");
         }
     }
 }

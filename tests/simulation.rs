@@ -9,13 +9,17 @@ mod common;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
 use reev::sim::{Faults, Peer, Simulation};
-use reev::{Close, Config, ConnId, Ctx, EvHandler, ListenerId, Remote, TimerId, Traffic};
+use reev::{
+    Close, Config, ConnId, ConnectOptions, Ctx, EvHandler, ListenerId, Remote, Retry, TimerId,
+    Traffic,
+};
 
 const SEEDS: u64 = 1500;
 
@@ -591,6 +595,31 @@ fn a_thousand_seeds() {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// The same seed is the same run, in what clients leave to chance, too. Planted: the jitter of
+/// retries is the thread's.
+#[test]
+fn a_seed_reproduces_the_waits_between_tries() {
+    let trace = |seed| {
+        let mut sim = Simulation::new(seed);
+        let retry = Retry { tries: 10, ..Retry::default() };
+        let options = ConnectOptions { retry: Some(retry), ..ConnectOptions::default() };
+        let to = SocketAddr::from(([192, 0, 2, 1], 80));
+        sim.reactor().connect(to, &options, common::each(common::usual));
+        let start = sim.reactor().now();
+        let mut trace = Vec::new();
+        while trace.len() < 5 {
+            sim.advance(Duration::from_millis(1));
+            if let Some(attempt) = sim.outgoing() {
+                trace.push(sim.reactor().now() - start);
+                attempt.refuse();
+            }
+        }
+        trace
+    };
+    assert_eq!(trace(7), trace(7));
+    assert_ne!(trace(7), trace(8));
 }
 
 /// The same seed is the same run.

@@ -247,6 +247,15 @@ impl Backend {
         }
     }
 
+    /// A number from 0 to 1, for what should not happen everywhere at once.
+    pub(crate) fn chance(&mut self) -> f64 {
+        match self {
+            Backend::Native(_) => fastrand::f64(),
+            #[cfg(feature = "sim")]
+            Backend::Sim(backend) => backend.chance(),
+        }
+    }
+
     /// How far a socket without an error has come in connecting.
     pub(crate) fn connect_progress(&self, index: usize) -> Progress {
         match self {

@@ -381,6 +381,11 @@ impl SimBackend {
         Ok((Socket::Sim(kernel.open(wire)), Addr::unix(None)))
     }
 
+    /// From the seed, as all that is left to chance.
+    pub(crate) fn chance(&mut self) -> f64 {
+        self.kernel.borrow_mut().rng.f64()
+    }
+
     /// The far end answers when the test says so.
     pub(crate) fn connect(&mut self) -> io::Result<Socket> {
         let kernel = &mut *self.kernel.borrow_mut();
