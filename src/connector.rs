@@ -220,6 +220,15 @@ pub(crate) enum Destination {
     Unix(Endpoint),
 }
 
+impl Destination {
+    pub(crate) fn addr(&self) -> Addr {
+        match self {
+            Destination::Ip(addr) => Addr::from(*addr),
+            Destination::Unix(endpoint) => Addr::unix(endpoint.unix_name().as_deref()),
+        }
+    }
+}
+
 struct Connecting {
     place: Place,
     options: ConnectOptions,

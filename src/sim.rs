@@ -152,9 +152,8 @@ impl Simulation {
     /// The next attempt of the reactor to connect, oldest first; it hangs until it is answered.
     pub fn outgoing(&mut self) -> Option<Outgoing> {
         let mut kernel = self.kernel.borrow_mut();
-        let wires = &mut kernel.outgoing;
-        let wire = wires.pop_front()?;
-        Some(Outgoing(Peer { kernel: self.kernel.clone(), wire }))
+        let (wire, to) = kernel.outgoing.pop_front()?;
+        Some(Outgoing(Peer { kernel: self.kernel.clone(), wire }, to.addr()))
     }
 
     /// The reactor, to add handlers and to look into.
@@ -267,15 +266,21 @@ pub struct Calls {
 /// sim.reactor().connect("192.0.2.1:80", &options, Dialler(outcome.clone()));
 /// sim.settle();
 /// let attempt = sim.outgoing().expect("it has begun to connect");
+/// assert_eq!(attempt.addr().to_string(), "192.0.2.1:80");
 /// assert!(!attempt.is_abandoned());
 /// attempt.refuse();
 /// sim.settle();
 /// assert_eq!(*outcome.borrow(), "connection refused");
 /// ```
 #[derive(Debug)]
-pub struct Outgoing(Peer);
+pub struct Outgoing(Peer, Addr);
 
 impl Outgoing {
+    /// The address that is connected to.
+    pub fn addr(&self) -> &Addr {
+        &self.1
+    }
+
     /// Accepts: the connection is made.
     pub fn accept(self) -> Peer {
         self.0.kernel.borrow_mut().wires[self.0.wire].connecting = false;

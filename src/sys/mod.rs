@@ -243,7 +243,7 @@ impl Backend {
         match self {
             Backend::Native(_) => connect::begin(destination, options).map(Socket::Fd),
             #[cfg(feature = "sim")]
-            Backend::Sim(backend) => backend.connect(),
+            Backend::Sim(backend) => backend.connect(destination),
         }
     }
 

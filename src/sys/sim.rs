@@ -18,6 +18,7 @@ use fastrand::Rng;
 
 use super::{DOORBELL, Event, Interest, Socket, Wait};
 use crate::addr::Addr;
+use crate::connector::Destination;
 use crate::core::nanos;
 use crate::handler::ConnId;
 
@@ -137,8 +138,8 @@ pub(crate) struct Kernel {
     /// Descriptors: the lowest free one is given out, as a real kernel does.
     fds: Vec<Option<usize>>,
     bell: Arc<AtomicBool>,
-    /// Connections that the reactor makes, unanswered.
-    pub(crate) outgoing: VecDeque<usize>,
+    /// Connections that the reactor makes, unanswered, and where to.
+    pub(crate) outgoing: VecDeque<(usize, Destination)>,
     /// System calls so far, by what a test wants to count.
     pub(crate) sends: u64,
     pub(crate) interest_changes: u64,
@@ -387,14 +388,14 @@ impl SimBackend {
     }
 
     /// The far end answers when the test says so.
-    pub(crate) fn connect(&mut self) -> io::Result<Socket> {
+    pub(crate) fn connect(&mut self, to: &Destination) -> io::Result<Socket> {
         let kernel = &mut *self.kernel.borrow_mut();
         if kernel.open_fds() >= kernel.faults.open_max {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         let wire = kernel.add_wire();
         kernel.wires[wire].connecting = true;
-        kernel.outgoing.push_back(wire);
+        kernel.outgoing.push_back((wire, to.clone()));
         Ok(Socket::Sim(kernel.open(wire)))
     }
 
