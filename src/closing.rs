@@ -117,13 +117,7 @@ impl Dispatcher {
         let opened = conn.flags.take(Flags::OPENED);
         // Accepted and counted, though its factory panicked.
         let counted = opened || conn.kind == Kind::Stream;
-        conn.flags.insert(Flags::DOOMED);
-        self.core.timers.cancel_all(&mut conn.timers);
-        conn.out = None;
-        conn.take_tail();
-        if let Some(remote) = conn.take_remote() {
-            remote.open.store(false, Ordering::Release);
-        }
+        self.let_go(id);
         if counted {
             self.core.shared.counters.closed[why.index()].add(1);
         }
@@ -137,6 +131,19 @@ impl Dispatcher {
         self.drop_handler(id);
         if let Some(conn) = self.core.conns.get_mut(id.0) {
             conn.flags.remove(Flags::DOOMED);
+        }
+    }
+
+    /// Nothing takes effect from here on, nothing is to be sent, and no thread reaches it.
+    pub(crate) fn let_go(&mut self, id: ConnId) {
+        if let Some(conn) = self.core.conns.get_mut(id.0) {
+            conn.flags.insert(Flags::DOOMED);
+            self.core.timers.cancel_all(&mut conn.timers);
+            conn.out = None;
+            conn.take_tail();
+            if let Some(remote) = conn.take_remote() {
+                remote.open.store(false, Ordering::Release);
+            }
         }
     }
 

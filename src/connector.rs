@@ -505,10 +505,10 @@ impl Dispatcher {
     /// The one outcome that is not `on_open`.
     pub(crate) fn connect_failed(&mut self, id: ConnId, error: io::Error) {
         self.forget_connecting(id);
-        let Some(conn) = self.core.conns.get_mut(id.0) else {
+        if self.core.conns.get(id.0).is_none() {
             return;
-        };
-        conn.flags.insert(Flags::DOOMED);
+        }
+        self.let_go(id);
         self.core.shared.counters.connect_errors.add(1);
         self.call(id, |handler, cx| {
             handler.on_connect_fail(cx, error);

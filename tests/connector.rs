@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use reev::sim::Simulation;
-use reev::{Close, Config, ConnectOptions, Ctx, EvHandler, Retry, Server};
+use reev::{Close, Config, ConnectOptions, Ctx, EvHandler, Retry, SendError, Server};
 
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -84,6 +84,31 @@ fn hard_case_25_refused_everywhere_is_told_once_with_the_first_reason() {
     assert_eq!(sim.open_sockets(), 0);
     let stats = &sim.handle().stats()[0];
     assert_eq!((stats.open, stats.timers, stats.connect_errors), (0, 0, 1));
+}
+
+/// Planted: nobody tells the `Remote` that there is nothing to reach.
+#[test]
+fn a_remote_of_what_was_never_connected_is_closed() {
+    for way in ["refused", "timeout", "cancelled", "stopped"] {
+        let (mut sim, log) = (Simulation::new(1), Log::default());
+        let to = addrs(&["10.0.0.1:1"]);
+        let id = sim.reactor().connect(to, &ConnectOptions::default(), Noting(log.clone()));
+        let remote = sim.reactor().conn(id).unwrap().remote();
+        remote.write("early").unwrap();
+        sim.settle();
+        assert_eq!(remote.pending_output(), 5);
+        let attempt = sim.outgoing().unwrap();
+        match way {
+            "refused" => attempt.refuse(),
+            "timeout" => sim.advance(Duration::from_secs(10)),
+            "cancelled" => remote.close().unwrap(),
+            _ => sim.handle().stop(),
+        }
+        sim.settle();
+        assert!(taken(&log)[0].starts_with("fail "));
+        assert_eq!((remote.is_open(), remote.pending_output()), (false, 0), "{way}");
+        assert_eq!(remote.write("late"), Err(SendError::Closed), "{way}");
+    }
 }
 
 #[test]
