@@ -163,6 +163,9 @@ impl Dispatcher {
             for (id, handler) in std::mem::take(&mut self.core.incoming) {
                 self.install(id, handler);
             }
+            if !self.core.incoming.is_empty() {
+                continue; // what ends has to have its handler, to be told
+            }
             if let Some(id) = self.core.dirty.pop_front() {
                 self.settle_conn(id);
             } else if let Some((id, then)) = self.core.detaching.pop_front() {

@@ -111,6 +111,40 @@ fn a_remote_of_what_was_never_connected_is_closed() {
     }
 }
 
+/// A handler that takes over connects and changes its mind in its first callback. Planted: what
+/// is to end ends before the handlers of the last callback are in their slots.
+#[test]
+fn cancelled_in_the_first_callback_of_a_handler_that_takes_over() {
+    struct TakesOver(Log);
+    impl EvHandler for TakesOver {
+        fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+            let to = addrs(&["10.0.0.1:1"]);
+            let id = cx.connect(to, &ConnectOptions::default(), Noting(self.0.clone()));
+            cx.conn(id).unwrap().abort();
+            Ok(())
+        }
+        fn on_read(&mut self, _: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            Ok(data.len())
+        }
+    }
+    struct MakesWay(Log);
+    impl EvHandler for MakesWay {
+        fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            cx.replace(TakesOver(self.0.clone()));
+            Ok(data.len())
+        }
+    }
+    let (mut sim, log) = (Simulation::new(1), Log::default());
+    let listener = {
+        let log = log.clone();
+        sim.listen(move |_| MakesWay(log.clone()))
+    };
+    let peer = sim.connect(listener);
+    peer.send(b"x");
+    sim.settle();
+    assert_eq!(taken(&log), ["fail ConnectionAborted"]);
+}
+
 #[test]
 fn the_next_address_starts_after_the_stagger_and_the_first_to_answer_wins() {
     let (mut sim, log) = (Simulation::new(3), Log::default());
