@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use reev::sim::{Faults, Peer, Simulation};
+use reev::sim::{Faults, Outgoing, Peer, Simulation};
 use reev::{
     Close, Config, ConnId, ConnectOptions, Ctx, EvHandler, ListenerId, Remote, Retry, TimerId,
     Traffic,
@@ -42,6 +42,11 @@ struct Line {
     closing: bool,
     peer_finished: bool,
     peer_gone: bool,
+    /// The reactor connects, and how often that has failed.
+    dialled: bool,
+    failed: usize,
+    /// Asked for by a line that failed, which was so itself, and so on: so many times.
+    again: u32,
 }
 
 struct World {
@@ -77,7 +82,8 @@ impl Chaos {
             world.wrong.push(format!("{what} of {} inside a callback of {other}", self.me));
         }
         world.inside = Some(self.me);
-        if what == "on_open" && self.opened || what != "on_open" && !self.opened {
+        let first = what == "on_open" || what == "on_connect_fail";
+        if first == self.opened {
             world.wrong.push(format!("{what} of {}, opened: {}", self.me, self.opened));
         }
         if self.closed {
@@ -194,10 +200,33 @@ impl Chaos {
                     let remote = cx.remote();
                     self.world.borrow_mut().lines[self.me].remote = Some(remote);
                 }
+                34 | 35 => self.dial(cx),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn dial(&mut self, cx: &mut Ctx<'_>) {
+        let Some((me, to, options)) = new_dial(&self.world) else {
+            return;
+        };
+        {
+            let lines = &mut self.world.borrow_mut().lines;
+            lines[me].again = if self.closed { lines[self.me].again + 1 } else { 0 };
+        }
+        let id = cx.connect(to, &options, Chaos::new(me, &self.world, true));
+        let early = self.roll(3);
+        if let Some(mut other) = cx.conn(id) {
+            let remote = other.remote();
+            {
+                let line = &mut self.world.borrow_mut().lines[me];
+                (line.id, line.remote) = (Some(id), Some(remote));
+            }
+            if early == 0 {
+                self.write(&mut other, me);
+            }
+        }
     }
 
     fn reach_other(&mut self, cx: &mut Ctx<'_>) {
@@ -224,6 +253,24 @@ impl Chaos {
             _ => self.write(&mut other, target),
         }
     }
+}
+
+/// A line that the reactor is to make: its number, its addresses, of which the ports are the
+/// number, and how.
+fn new_dial(world: &Shared) -> Option<(usize, Vec<SocketAddr>, ConnectOptions)> {
+    let World { rng, lines, .. } = &mut *world.borrow_mut();
+    if lines.len() > 40 {
+        return None;
+    }
+    let me = lines.len();
+    lines.push(Line { dialled: true, ..Line::default() });
+    let addr = |host| SocketAddr::from(([192, 0, 2, host], me as u16));
+    let addrs = (0..rng.u8(1..4)).map(addr).collect();
+    let mut up_to = |ms| Duration::from_millis(rng.u64(0..ms));
+    let (timeout, stagger, first, max) = (up_to(100), up_to(20), up_to(10), up_to(20));
+    let retry = Retry { tries: rng.u32(1..4), first, max };
+    let retry = rng.bool().then_some(retry);
+    Some((me, addrs, ConnectOptions { timeout, stagger, retry, ..ConnectOptions::default() }))
 }
 
 /// Byte `i` of what goes either way on connection `line`.
@@ -254,6 +301,24 @@ impl EvHandler for Chaos {
             self.world.borrow_mut().lines[self.me].remote = Some(remote);
         }
         self.act(cx)
+    }
+
+    fn on_connect_fail(&mut self, cx: &mut Ctx<'_>, _: io::Error) {
+        let _inside = self.enter("on_connect_fail");
+        self.closed = true;
+        {
+            let line = &mut self.world.borrow_mut().lines[self.me];
+            line.failed += 1;
+            line.ended = Some("failed");
+        }
+        cx.set_timer(Duration::ZERO);
+        cx.write(b"to nobody");
+        match self.roll(6) {
+            0 => self.reach_other(cx),
+            // A reactor that stops tells only a few of those who go on asking for more.
+            1 if self.world.borrow().lines[self.me].again < 2 => self.dial(cx),
+            _ => {}
+        }
     }
 
     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
@@ -344,6 +409,8 @@ impl EvHandler for Chaos {
 struct Outside {
     world: Shared,
     peers: Vec<(usize, Peer)>,
+    /// The reactor's attempts to connect that nobody has answered, and their lines.
+    attempts: Vec<(usize, Outgoing)>,
     listener: ListenerId,
 }
 
@@ -352,7 +419,67 @@ impl Outside {
         self.world.borrow_mut().rng.u32(0..sides)
     }
 
+    /// What has become of the reactor's attempts to connect.
+    fn watch_attempts(&mut self, sim: &mut Simulation) {
+        while let Some(attempt) = sim.outgoing() {
+            self.attempts.push((attempt.addr().port().unwrap().into(), attempt));
+        }
+        self.attempts.retain(|(_, attempt)| !attempt.is_abandoned());
+        // Answered, and given up by then: as if it had never been.
+        let lines = &mut self.world.borrow_mut().lines;
+        self.peers.retain(|&(me, ref peer)| {
+            let line = &mut lines[me];
+            let lost = line.dialled && line.opened == 0 && peer.is_released();
+            if lost {
+                line.sent.clear();
+                (line.peer_finished, line.peer_gone) = (false, false);
+            }
+            !lost
+        });
+    }
+
+    /// Answers an attempt, but no two of one line with yes.
+    fn answer(&mut self) {
+        if self.attempts.is_empty() {
+            return;
+        }
+        let which = self.world.borrow_mut().rng.usize(..self.attempts.len());
+        let me = self.attempts[which].0;
+        if self.peers.iter().any(|&(other, _)| other == me) {
+            return;
+        }
+        let (_, attempt) = self.attempts.swap_remove(which);
+        match self.roll(3) {
+            0 => attempt.refuse(),
+            _ => self.peers.push((me, attempt.accept())),
+        }
+    }
+
+    fn dial(&self, sim: &mut Simulation) {
+        let Some((me, to, options)) = new_dial(&self.world) else {
+            return;
+        };
+        let id = sim.reactor().connect(to, &options, Chaos::new(me, &self.world, true));
+        let remote = sim.reactor().conn(id).map(|mut cx| cx.remote());
+        let line = &mut self.world.borrow_mut().lines[me];
+        (line.id, line.remote) = (Some(id), remote);
+    }
+
+    /// Descriptors of connections that were accepted.
+    fn accepted_sockets(&self) -> usize {
+        let lines = &self.world.borrow().lines;
+        let accepted = |line: &Line| !line.dialled && line.opened > 0;
+        let there = |(me, peer): &&(usize, Peer)| accepted(&lines[*me]) && !peer.is_released();
+        self.peers.iter().filter(there).count()
+    }
+
     fn act(&mut self, sim: &mut Simulation) {
+        self.watch_attempts(sim);
+        match self.roll(10) {
+            0 => self.dial(sim),
+            1..4 => self.answer(),
+            _ => {}
+        }
         if self.peers.is_empty() || self.peers.len() < 12 && self.roll(12) == 0 {
             // The lines of accepted connections are made in the order of their connects.
             let me = {
@@ -390,6 +517,17 @@ impl Outside {
             19 | 20 => self.remote(sim),
             21 => sim.advance(Duration::from_micros(self.roll(5000).into())),
             _ => {}
+        }
+    }
+
+    /// All peers finish, those that were never answered too, and take what there is.
+    fn finish(&mut self, sim: &mut Simulation) {
+        self.watch_attempts(sim);
+        self.answer();
+        for (me, peer) in &self.peers {
+            peer.finish();
+            self.world.borrow_mut().lines[*me].peer_finished = true;
+            self.receive(*me, peer, usize::MAX);
         }
     }
 
@@ -446,7 +584,8 @@ impl Outside {
             1 if self.roll(2) == 0 => drop(remote.abort()),
             2 => task(|world, cx, target| Chaos::new(target, world, true).write(cx, target)),
             3 => task(|world, cx, target| {
-                let socket = !matches!(cx.peer(), addr if addr == reev::Addr::NONE);
+                let dialled = world.borrow().lines[target].dialled;
+                let socket = dialled || cx.peer() != reev::Addr::NONE;
                 cx.replace(Chaos::new(target, world, socket));
             }),
             _ => drop(remote.notify(self.roll(100).into())),
@@ -494,7 +633,8 @@ fn run(seed: u64) {
             Chaos::new(me.expect("more accepted than connected"), &world, true)
         })
     };
-    let mut outside = Outside { world: world.clone(), peers: Vec::new(), listener };
+    let mut outside =
+        Outside { world: world.clone(), peers: Vec::new(), attempts: Vec::new(), listener };
     for _ in 0..steps {
         outside.act(&mut sim);
         for _ in 0..outside.roll(3) {
@@ -502,7 +642,8 @@ fn run(seed: u64) {
         }
         check(&world, &sim);
         if let Some(limit) = limit {
-            assert!(sim.open_sockets() <= limit + 1, "{} sockets", sim.open_sockets());
+            let accepted = outside.accepted_sockets();
+            assert!(accepted <= limit, "{accepted} sockets");
         }
     }
     end(&mut sim, &mut outside);
@@ -513,6 +654,7 @@ fn check(world: &Shared, sim: &Simulation) {
     assert!(world.wrong.is_empty(), "{}", world.wrong.join("; "));
     for (me, line) in world.lines.iter().enumerate() {
         assert!(line.closed <= line.opened && line.opened <= line.closed + 1, "{me}");
+        assert!(line.failed == 0 || line.failed == 1 && line.opened == 0, "{me}: two outcomes");
     }
     let _ = sim;
 }
@@ -526,10 +668,7 @@ fn end(sim: &mut Simulation, outside: &mut Outside) {
         sim.settle();
     } else {
         sim.set_faults(Faults { send_buffer_max: 4096, ..Faults::default() });
-        for (me, peer) in &outside.peers {
-            peer.finish();
-            outside.world.borrow_mut().lines[*me].peer_finished = true;
-        }
+        outside.finish(sim);
         let ids = sim.reactor().conn_ids();
         for id in ids {
             if let Some(mut cx) = sim.reactor().conn(id) {
@@ -538,16 +677,18 @@ fn end(sim: &mut Simulation, outside: &mut Outside) {
         }
         for _ in 0..400 {
             sim.turn();
-            for (me, peer) in &outside.peers {
-                outside.receive(*me, peer, usize::MAX);
-            }
+            outside.finish(sim);
         }
-        sim.advance(Duration::from_millis(300));
+        for _ in 0..10 {
+            sim.advance(Duration::from_millis(30));
+            outside.finish(sim);
+        }
         check(&outside.world, sim);
         sim.handle().stop();
         sim.settle();
     }
     assert!(!sim.turn(), "it has stopped");
+    outside.watch_attempts(sim);
     check(&outside.world, sim);
     for (me, peer) in &outside.peers {
         outside.receive(*me, peer, usize::MAX);
@@ -564,10 +705,18 @@ fn end(sim: &mut Simulation, outside: &mut Outside) {
     }
     for (me, line) in outside.world.borrow().lines.iter().enumerate() {
         assert_eq!(line.opened, line.closed, "{me}: opened and closed");
+        assert!(!line.dialled || line.opened > 0 || line.failed == 1, "{me}: no outcome");
         assert!(!line.remote.as_ref().is_some_and(Remote::is_open), "{me} can still be reached");
     }
     assert_eq!(sim.open_sockets(), 0, "sockets are left");
     let stats = &sim.handle().stats()[0];
+    let dials = {
+        let world = outside.world.borrow();
+        let dialled = world.lines.iter().filter(|line| line.dialled);
+        let failed = dialled.clone().filter(|line| line.failed > 0).count() as u64;
+        (dialled.count() as u64 - failed, failed)
+    };
+    assert_eq!((stats.connected, stats.connect_errors), dials, "outcomes of connecting");
     assert_eq!((stats.open, stats.timers), (0, 0), "connections and timers are left");
     assert_eq!((stats.paused, stats.output_queued), (0, 0), "paused and queued are left");
 }
