@@ -53,8 +53,9 @@ pub(crate) struct State<T> {
     readable: bool,
     /// The system has not said that it takes no more.
     writable: bool,
-    /// A FIN or an error was told of: that a read fell short proves nothing any more.
-    ended: bool,
+    /// That a read falls short does not prove that nothing is left: an end or urgent data was told
+    /// of, or messages have bounds of their own, as those with descriptors on a Unix socket.
+    ragged: bool,
     /// The peer's FIN was read.
     pub(crate) eof: bool,
     /// Why writing failed. What the peer sent before can still be read.
@@ -95,7 +96,7 @@ impl<T> Link<T> {
             armed: None,
             readable: true,
             writable: true,
-            ended: false,
+            ragged: peer.socket_addr().is_none(),
             eof: false,
             write_error: None,
             starved: false,
@@ -219,7 +220,7 @@ impl<T> Link<T> {
         let ended = event.fin || event.hup || event.error;
         state.readable |= event.readable || ended;
         state.writable |= event.writable || event.hup || event.error;
-        state.ended |= ended;
+        state.ragged |= ended || event.urgent;
         self.attempt(&mut state, &mut wake);
         drop(state);
         self.settle(wake);
@@ -338,7 +339,7 @@ impl<T> Link<T> {
         *done += n;
         let over = n == wanted || (n > 0 && !*full);
         state.eof = n == 0;
-        state.readable = n == wanted || state.ended;
+        state.readable = n == wanted || state.ragged;
         if over {
             self.finish_read(state, Ok(()), wake);
         }
@@ -368,7 +369,7 @@ impl<T> Link<T> {
                 }
             })?;
         match lent {
-            Ok(Lent::Bytes { all }) => state.readable = !all || state.ended,
+            Ok(Lent::Bytes { all }) => state.readable = !all || state.ragged,
             Ok(Lent::Eof) => state.eof = true,
             Ok(Lent::Full) => state.starved = true,
             Err(refused) => wake.refused.push(refused),

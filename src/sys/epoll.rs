@@ -127,6 +127,7 @@ impl Poller {
             fin: has(libc::EPOLLRDHUP),
             hup: has(libc::EPOLLHUP),
             error: has(libc::EPOLLERR),
+            urgent: has(libc::EPOLLPRI),
         }
     }
 
@@ -180,7 +181,7 @@ fn watch(
         (Interest::WRITE, libc::EPOLLOUT),
         (Interest::FIN, libc::EPOLLRDHUP),
         (Interest::EXCLUSIVE, libc::EPOLLEXCLUSIVE),
-        (Interest::EDGE, libc::EPOLLET),
+        (Interest::EDGE, libc::EPOLLET | libc::EPOLLPRI),
     ] {
         if new.has(interest) {
             flags |= flag as u32;

@@ -342,7 +342,8 @@ fn id_of(told: Kevent) -> ConnId {
 }
 
 fn nothing(id: ConnId) -> Event {
-    Event { id, readable: false, writable: false, fin: false, hup: false, error: false }
+    let (readable, writable, fin) = (false, false, false);
+    Event { id, readable, writable, fin, hup: false, error: false, urgent: false }
 }
 
 fn event(told: Kevent) -> Event {
@@ -353,7 +354,8 @@ fn event(told: Kevent) -> Event {
         // Nobody reads what would be written.
         Event { writable: true, hup: eof, error, ..event }
     } else {
-        Event { readable: true, fin: eof, error, ..event }
+        // It does not say whether some of it is urgent.
+        Event { readable: true, fin: eof, error, urgent: true, ..event }
     }
 }
 

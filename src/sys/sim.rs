@@ -118,6 +118,7 @@ impl Wire {
             fin: interest.has(Interest::FIN) && self.peer_finished,
             hup,
             error: self.error.is_some(),
+            urgent: false,
         };
         let any = event.readable || event.writable || event.fin || event.hup || event.error;
         any.then_some(event)
@@ -315,6 +316,7 @@ impl SimBackend {
                 fin: false,
                 hup: false,
                 error: false,
+                urgent: false,
             };
             self.events.push(doorbell);
         }
