@@ -326,7 +326,8 @@ impl Ctx<'_> {
     }
 
     /// Takes over a connected stream socket: a `std::net::TcpStream`, a `UnixStream` or their
-    /// descriptor. It gets `on_open` soon after this callback.
+    /// descriptor. It gets `on_open` soon after this callback. It is made non-blocking, and
+    /// SO_LINGER with a time is taken off, for close(2) would wait; its other options stay.
     ///
     /// # Errors
     /// `InvalidInput` for a socket of another kind; what the system says of one that is not

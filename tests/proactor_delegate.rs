@@ -236,3 +236,29 @@ fn a_connection_that_was_reset_is_refused() {
     let watcher: Watcher<()> = Watcher::new().unwrap();
     assert_eq!(watcher.delegate(served).unwrap_err().kind(), ErrorKind::NotConnected);
 }
+
+/// close(2) on Linux waits that long, though the socket does not block.
+/// Planted: the option stays.
+#[test]
+fn a_time_to_linger_holds_nobody_up() {
+    let (client, served) = pair();
+    SockRef::from(&served).set_linger(Some(Duration::from_secs(30))).unwrap();
+    SockRef::from(&served).set_send_buffer_size(1 << 20).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut watcher = Watcher::new().unwrap();
+    let conn = watcher.delegate(served).unwrap();
+    conn.read((), None).unwrap();
+    assert_eq!(next(&mut watcher), (Kind::Read, Ok(()), Vec::new()));
+    // As much as the system takes of it; the client reads nothing.
+    conn.write_by((), vec![7; 16 << 20], Deadline::After(Duration::from_millis(20))).unwrap();
+    assert_eq!(next(&mut watcher).1, Err(ErrorKind::TimedOut));
+    let began = Instant::now();
+    conn.free();
+    let (other, _peer) = UnixStream::pair().unwrap();
+    let other = watcher.delegate(other).unwrap();
+    other.read_by((), None, Deadline::After(Duration::from_millis(1))).unwrap();
+    assert_eq!(next(&mut watcher).1, Err(ErrorKind::TimedOut));
+    drop(watcher);
+    assert!(began.elapsed() < Duration::from_secs(15), "the watcher's thread waited");
+    drop(client);
+}

@@ -204,11 +204,17 @@ fn allowed_core(id: usize) -> io::Result<core_affinity::CoreId> {
 
 impl<T: Send + 'static> Delegator<T> {
     /// Takes a connected stream socket in: a `std::net::TcpStream`, a `UnixStream` or their
-    /// descriptor, at any moment, such as after a handshake. Its options stay as they are, but
-    /// that it is made non-blocking. Nothing is read before a read is submitted.
+    /// descriptor, at any moment, such as after a handshake. Nothing is read before a read is
+    /// submitted.
+    ///
+    /// Its options stay as they are, with two exceptions: it is made non-blocking, and so are its
+    /// copies (`try_clone`); and SO_LINGER with a time is taken off, for close(2) would wait and
+    /// hold up all others.
     ///
     /// # Errors
-    /// `NotConnected` if the watcher is closed, or what the system says of the socket.
+    /// `NotConnected` if the watcher is closed, or the socket has no peer, as one that listens or
+    /// was reset already; `InvalidInput` for a socket of another kind, such as one of datagrams;
+    /// or what else the system says of it. The socket is closed then.
     pub fn delegate(&self, socket: impl Into<OwnedFd>) -> io::Result<Conn<T>> {
         let (socket, peer) = crate::sys::adopt_stream(socket.into())?;
         let link = Link::new(socket, peer, self.shared.clone())?;

@@ -378,6 +378,7 @@ pub(crate) fn adopt_stream(fd: OwnedFd) -> io::Result<(OwnedFd, Addr)> {
     }
     let peer = net::peer_addr(&fd)?;
     net::set_nonblocking(&fd)?;
+    net::close_at_once(&fd)?;
     net::silence(&fd)?;
     Ok((fd, peer))
 }

@@ -273,6 +273,16 @@ pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
 }
 
+/// Has close(2) not wait for the peer (SO_LINGER with a time, which on Linux holds up a socket that
+/// does not block as well). A time of zero stays: it asks for a reset.
+pub(super) fn close_at_once(fd: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(fd);
+    match socket.linger()? {
+        Some(time) if !time.is_zero() => socket.set_linger(None),
+        _ => Ok(()),
+    }
+}
+
 pub(crate) fn is_stream(fd: &impl AsFd) -> io::Result<bool> {
     Ok(SockRef::from(fd).r#type()? == Type::STREAM)
 }
