@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::link::{Link, Wake};
+use super::operation::Fault;
 use crate::close::Close;
 use crate::ctx::Ctx;
 use crate::handler::EvHandler;
@@ -51,10 +52,10 @@ impl<T> Endpoint<T> {
         self.link.settle(wake);
     }
 
-    fn end(&mut self, kind: io::ErrorKind) {
+    fn end(&mut self, why: impl Into<Fault>) {
         let mut wake = Wake::new();
         let mut state = self.link.lock();
-        self.link.fail(&mut state, kind, &mut wake);
+        self.link.fail(&mut state, why, &mut wake);
         let socket = self.link.unwatch(&mut state);
         drop(state);
         drop(socket);
@@ -82,8 +83,8 @@ impl<T: Send + 'static> EvHandler for Endpoint<T> {
 
     fn on_close(&mut self, _: &mut Ctx<'_>, why: &Close) {
         self.end(match why {
-            Close::Io(error) | Close::Error(error) => error.kind(),
-            _ => io::ErrorKind::ConnectionAborted,
+            Close::Io(error) | Close::Error(error) => Fault::from(error),
+            _ => io::ErrorKind::ConnectionAborted.into(),
         });
     }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::completion::{Buffers, Done, Kind};
 use super::conn::Conn;
-use super::operation::{Destination, Lane, Operation, Read, Write};
+use super::operation::{Destination, Fault, Lane, Operation, Read, Write};
 use super::outbox::Lent;
 use super::shared::Shared;
 use crate::addr::Addr;
@@ -59,7 +59,7 @@ pub(crate) struct State<T> {
     /// The peer's FIN was read.
     pub(crate) eof: bool,
     /// Why writing failed. What the peer sent before can still be read.
-    write_error: Option<io::ErrorKind>,
+    write_error: Option<Fault>,
     /// It stands in line for the swap buffer.
     starved: bool,
     /// Nothing more is accepted.
@@ -247,7 +247,7 @@ impl<T> Link<T> {
 
     fn watch_or_fail(self: &Arc<Self>, state: &mut State<T>, wake: &mut Wake<T>) {
         if let Err(error) = self.watch(state) {
-            self.fail(state, error.kind(), wake);
+            self.fail(state, &error, wake);
             wake.look = true;
         }
     }
@@ -316,7 +316,7 @@ impl<T> Link<T> {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => state.readable = false,
                 Err(error) => {
-                    self.fail(state, error.kind(), wake);
+                    self.fail(state, &error, wake);
                     wake.look = true;
                 }
             }
@@ -336,9 +336,11 @@ impl<T> Link<T> {
             return Ok(());
         };
         let n = net::recv(socket.as_fd(), &mut buffer[*done..], 0)?;
+        if n == 0 {
+            return state.meet_end();
+        }
         *done += n;
-        let over = n == wanted || (n > 0 && !*full);
-        state.eof = n == 0;
+        let over = n == wanted || !*full;
         state.readable = n == wanted || state.ragged;
         if over {
             self.finish_read(state, Ok(()), wake);
@@ -370,7 +372,7 @@ impl<T> Link<T> {
             })?;
         match lent {
             Ok(Lent::Bytes { all }) => state.readable = !all || state.ragged,
-            Ok(Lent::Eof) => state.eof = true,
+            Ok(Lent::Eof) => return state.meet_end(),
             Ok(Lent::Full) => state.starved = true,
             Err(refused) => wake.refused.push(refused),
         }
@@ -385,8 +387,8 @@ impl<T> Link<T> {
                 self.finish_write(state, Ok(()), wake);
                 continue;
             }
-            if let Some(kind) = state.write_error {
-                self.finish_write(state, Err(kind.into()), wake);
+            if let Some(fault) = state.write_error {
+                self.finish_write(state, Err(fault.error()), wake);
                 continue;
             }
             if !state.writable {
@@ -416,7 +418,7 @@ impl<T> Link<T> {
                     state.writable = n == offered;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => state.writable = false,
-                Err(error) => state.write_error = Some(error.kind()),
+                Err(error) => state.write_error = Some(Fault::from(&error)),
             }
         }
     }
@@ -476,15 +478,16 @@ impl<T> Link<T> {
     pub(crate) fn fail(
         self: &Arc<Self>,
         state: &mut State<T>,
-        kind: io::ErrorKind,
+        why: impl Into<Fault>,
         wake: &mut Wake<T>,
     ) {
+        let fault = why.into();
         state.closed = true;
         while !state.reads.is_empty() {
-            self.finish_read(state, Err(kind.into()), wake);
+            self.finish_read(state, Err(fault.error()), wake);
         }
         while !state.writes.is_empty() {
-            self.finish_write(state, Err(kind.into()), wake);
+            self.finish_write(state, Err(fault.error()), wake);
         }
     }
 }
@@ -495,6 +498,19 @@ impl<T> State<T> {
         let always = Interest::READ | Interest::FIN | Interest::EDGE;
         let blocked = !self.writable && !self.writes.is_empty();
         if blocked { always | Interest::WRITE } else { always }
+    }
+
+    /// Nothing more comes: the peer's FIN, unless a write has met a reset before and so taken the
+    /// error that this read would have had.
+    fn meet_end(&mut self) -> io::Result<()> {
+        let error = self.write_error.map(Fault::error);
+        match error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+            Some(error) => Err(error),
+            None => {
+                self.eof = true;
+                Ok(())
+            }
+        }
     }
 
     /// The socket, as long as the connection is open.

@@ -1,7 +1,7 @@
 //! What was submitted and is not complete yet.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,35 @@ impl Deadline {
             Deadline::At(at) => Some(at),
             Deadline::After(after) => now().checked_add(after),
         }
+    }
+}
+
+/// Why a socket failed: for each operation that it concerns, and so to be copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The system's number for it.
+    Os(i32),
+    Kind(io::ErrorKind),
+}
+
+impl Fault {
+    pub(crate) fn error(self) -> io::Error {
+        match self {
+            Fault::Os(number) => io::Error::from_raw_os_error(number),
+            Fault::Kind(kind) => kind.into(),
+        }
+    }
+}
+
+impl From<&io::Error> for Fault {
+    fn from(error: &io::Error) -> Fault {
+        error.raw_os_error().map_or(Fault::Kind(error.kind()), Fault::Os)
+    }
+}
+
+impl From<io::ErrorKind> for Fault {
+    fn from(kind: io::ErrorKind) -> Fault {
+        Fault::Kind(kind)
     }
 }
 
@@ -86,7 +115,7 @@ pub(crate) trait Operation<T> {
     const KIND: Kind;
     fn deadline(&self) -> Option<Instant>;
     /// What the caller gets.
-    fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T>;
+    fn into_done(self, conn: Conn<T>, result: io::Result<()>) -> Done<T>;
 }
 
 pub(crate) struct Read<T> {
@@ -105,7 +134,7 @@ impl<T> Operation<T> for Read<T> {
         self.deadline
     }
 
-    fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T> {
+    fn into_done(self, conn: Conn<T>, result: io::Result<()>) -> Done<T> {
         let (kind, bytes) = (Self::KIND, self.done);
         Done { conn, kind, context: self.context, buffers: self.into.back(), bytes, result }
     }
@@ -179,7 +208,7 @@ impl<T> Operation<T> for Write<T> {
         self.deadline
     }
 
-    fn into_done(self, conn: Conn<T>, result: std::io::Result<()>) -> Done<T> {
+    fn into_done(self, conn: Conn<T>, result: io::Result<()>) -> Done<T> {
         let (kind, bytes) = (Self::KIND, self.done);
         Done { conn, kind, context: self.context, buffers: self.from.back(), bytes, result }
     }
