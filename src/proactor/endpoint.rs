@@ -35,8 +35,11 @@ impl<T> Endpoint<T> {
             drop(state);
             return self.link.settle(wake);
         }
-        self.link.attempt(&mut state, &mut wake);
         let now = cx.now();
+        if state.earliest().is_some_and(|at| at <= now) {
+            state.forget_refusals(); // what has arrived still counts, told of or not
+        }
+        self.link.attempt(&mut state, &mut wake);
         self.link.time_out(&mut state, now, &mut wake);
         if state.closed {
             drop(self.link.unwatch(&mut state));

@@ -519,6 +519,12 @@ impl<T> State<T> {
         socket.map(OwnedFd::as_fd).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// The poller may have yet to tell of what has become possible.
+    pub(crate) fn forget_refusals(&mut self) {
+        self.readable = true;
+        self.writable = true;
+    }
+
     /// The next deadline.
     pub(crate) fn earliest(&self) -> Option<Instant> {
         self.reads.earliest().into_iter().chain(self.writes.earliest()).min()
