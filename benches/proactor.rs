@@ -29,7 +29,7 @@ cargo bench --bench proactor -- [flags]
 
   --quick          few and short rounds: a look, not a result
   --rounds N       rounds of the echoes, each on fresh threads and connections (9)
-  --slice MS       milliseconds of each server in a round (150)
+  --slice MS       milliseconds measured of each server in a round, when all connections have begun (150)
   --sizes B,B...   bytes of a message (128,1024,4096,65536,131072)
   --conns N,N...   connections in parallel (1,128,1024)
   --servers S,S... only these servers (the first, blocking, always runs: ratios are to it)

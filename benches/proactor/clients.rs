@@ -10,7 +10,8 @@ use nix::sys::time::TimeValLike;
 
 /// What was done in a slice of time.
 pub struct Work {
-    messages: u64,
+    /// Of some a part: bytes that came back, by the size of a message.
+    messages: f64,
     took: Duration,
     /// Processor time of the process, client and server together.
     cpu: Duration,
@@ -18,11 +19,11 @@ pub struct Work {
 
 impl Work {
     pub fn rate(&self) -> f64 {
-        self.messages as f64 / self.took.as_secs_f64()
+        self.messages / self.took.as_secs_f64()
     }
 
     pub fn cpu_us(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.messages.max(1) as f64
+        self.cpu.as_secs_f64() * 1e6 / self.messages
     }
 }
 
@@ -36,31 +37,35 @@ fn cpu_time() -> io::Result<Duration> {
     Ok(Duration::from_micros(micros as u64))
 }
 
-/// Counts what is done between the end of the warm-up and the end of the slice.
+/// Counts what comes back for a slice of time, which begins when the time to warm up is over and
+/// every client has had a message back. Bytes, for of large messages on many connections all are
+/// under way at once, and come back whole at once.
 struct Meter {
     from: Instant,
-    until: Instant,
+    slice: Duration,
+    size: usize,
     begun: Option<(Instant, Duration)>,
-    messages: u64,
+    bytes: u64,
 }
 
 impl Meter {
-    fn new(slice: Duration) -> Meter {
+    fn new(slice: Duration, size: usize) -> Meter {
         let from = Instant::now() + slice.mul_f64(WARM_UP);
-        Meter { from, until: from + slice, begun: None, messages: 0 }
+        Meter { from, slice, size, begun: None, bytes: 0 }
     }
 
-    /// Notes `messages` more; gives the result when the time is over.
-    fn note(&mut self, messages: u64) -> io::Result<Option<Work>> {
+    /// Notes `bytes` more; gives the result when the time is over.
+    fn note(&mut self, bytes: u64, all_have_begun: bool) -> io::Result<Option<Work>> {
         let now = Instant::now();
         match self.begun {
-            None if now >= self.from => self.begun = Some((now, cpu_time()?)),
+            None if now >= self.from && all_have_begun => self.begun = Some((now, cpu_time()?)),
             None => {}
             Some((began, cpu)) => {
-                self.messages += messages;
-                if now >= self.until {
+                self.bytes += bytes;
+                if now - began >= self.slice {
                     let cpu = cpu_time()?.saturating_sub(cpu);
-                    return Ok(Some(Work { messages: self.messages, took: now - began, cpu }));
+                    let messages = self.bytes as f64 / self.size as f64;
+                    return Ok(Some(Work { messages, took: now - began, cpu }));
                 }
             }
         }
@@ -84,11 +89,11 @@ pub fn run(streams: Vec<TcpStream>, size: usize, slice: Duration) -> io::Result<
 fn alone(mut stream: TcpStream, size: usize, slice: Duration) -> io::Result<Work> {
     stream.set_read_timeout(Some(STEP))?;
     let (message, mut answer) = (message(size), vec![0; size]);
-    let mut meter = Meter::new(slice);
+    let mut meter = Meter::new(slice, size);
     loop {
         stream.write_all(&message)?;
         stream.read_exact(&mut answer)?;
-        if let Some(work) = meter.note(1)? {
+        if let Some(work) = meter.note(size as u64, true)? {
             same(&answer, &message)?;
             return Ok(work);
         }
@@ -104,13 +109,14 @@ struct Client {
     stream: mio::net::TcpStream,
     sent: usize,
     received: usize,
-    checked: bool,
+    /// A message came back, and was right.
+    had_one: bool,
 }
 
 impl Client {
-    /// Goes on as far as the system allows; the number of messages that came back.
+    /// Goes on as far as the system allows; the number of bytes that came back.
     fn go_on(&mut self, message: &[u8], scratch: &mut [u8]) -> io::Result<u64> {
-        let mut messages = 0;
+        let mut bytes = 0;
         loop {
             let mut blocked = true;
             while self.sent < message.len() {
@@ -124,20 +130,20 @@ impl Client {
             match self.stream.read(&mut scratch[..left]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(n) => {
-                    if !self.checked {
+                    if !self.had_one {
                         same(&scratch[..n], &message[self.received..][..n])?;
                     }
                     self.received += n;
+                    bytes += n as u64;
                     blocked = false;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
             if self.received == message.len() {
-                (self.sent, self.received, self.checked) = (0, 0, true);
-                messages += 1;
+                (self.sent, self.received, self.had_one) = (0, 0, true);
             } else if blocked {
-                return Ok(messages);
+                return Ok(bytes);
             }
         }
     }
@@ -153,18 +159,22 @@ fn many(streams: Vec<TcpStream>, size: usize, slice: Duration) -> io::Result<Wor
         let mut stream = mio::net::TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut stream, Token(i), interest)?;
-        clients.push(Client { stream, sent: 0, received: 0, checked: false });
+        clients.push(Client { stream, sent: 0, received: 0, had_one: false });
     }
     let mut events = Events::with_capacity(256);
-    let mut meter = Meter::new(slice);
+    let mut meter = Meter::new(slice, size);
+    let mut waiting = clients.len();
     loop {
         poll.poll(&mut events, Some(STEP))?;
         if events.is_empty() {
             return Err(io::Error::new(ErrorKind::TimedOut, "the server has gone silent"));
         }
         for event in &events {
-            let messages = clients[event.token().0].go_on(&message, &mut scratch)?;
-            if let Some(work) = meter.note(messages)? {
+            let client = &mut clients[event.token().0];
+            let had_none = !client.had_one;
+            let bytes = client.go_on(&message, &mut scratch)?;
+            waiting -= usize::from(had_none && client.had_one);
+            if let Some(work) = meter.note(bytes, waiting == 0)? {
                 return Ok(work);
             }
         }

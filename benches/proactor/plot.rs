@@ -48,7 +48,12 @@ pub fn write(path: &Path, series: &[Series]) -> Result<(), Box<dyn std::error::E
         )?;
         chart
             .draw_series(LineSeries::new([0.0, most].map(|n| (n, line.at(n))), color))?
-            .label(format!("{}: {:.1} us a client", series.name, line.slope * 1e6))
+            .label(format!(
+                "{}: {:.1} us a client, r2 {:.3}",
+                series.name,
+                line.slope * 1e6,
+                line.r2
+            ))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color));
     }
     chart
