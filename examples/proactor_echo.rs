@@ -45,18 +45,14 @@ fn main() -> ExitCode {
 /// Gives connections to the watchers in turn, and asks for the first bytes of each. The handle
 /// goes to the watcher's loop: the connection is open as long as somebody has one.
 fn accept(listener: &TcpListener, delegators: &[Delegator<()>], joined: &[Sender<Conn<()>>]) {
-    let turns = delegators.iter().zip(joined).cycle();
-    for (stream, (delegator, joined)) in listener.incoming().zip(turns) {
-        let begun = stream.and_then(|stream| {
-            stream.set_nodelay(true)?;
-            let conn = delegator.delegate(stream)?;
-            joined.send(conn.clone()).map_err(io::Error::other)?;
-            Ok(conn.read((), None)?)
-        });
-        if let Err(error) = begun {
-            log::warn!("a connection was not taken in: {error}");
-        }
-    }
+    let mut turns = (0..delegators.len()).cycle();
+    blocking::accept_all(listener, |stream| {
+        let turn = turns.next().unwrap_or_default();
+        stream.set_nodelay(true)?;
+        let conn = delegators[turn].delegate(stream)?;
+        joined[turn].send(conn.clone()).map_err(io::Error::other)?;
+        Ok(conn.read((), None)?)
+    });
 }
 
 /// Writes back what was read, and reads again when that is written.

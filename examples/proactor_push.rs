@@ -5,6 +5,7 @@
 mod blocking;
 mod common;
 
+use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -36,16 +37,9 @@ fn main() -> ExitCode {
 }
 
 fn accept(listener: &TcpListener, delegator: &Delegator<()>, joined: &Sender<Conn<()>>) {
-    for stream in listener.incoming() {
-        match stream.and_then(|stream| delegator.delegate(stream)) {
-            Ok(conn) => {
-                if joined.send(conn).is_err() {
-                    return; // the loop has ended
-                }
-            }
-            Err(error) => log::warn!("a connection was not taken in: {error}"),
-        }
-    }
+    blocking::accept_all(listener, |stream| {
+        joined.send(delegator.delegate(stream)?).map_err(io::Error::other)
+    });
 }
 
 /// A client that takes longer than a second for a line is dropped, as is one that has closed.

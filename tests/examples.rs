@@ -161,12 +161,19 @@ fn echo_sends_back_what_it_gets_and_then_the_end() {
 
 #[test]
 fn signals_end_the_examples_cleanly_with_connections_open() {
-    for (name, signal) in [("echo", Signal::SIGINT), ("http_plaintext", Signal::SIGTERM)] {
+    for (name, signal) in [
+        ("echo", Signal::SIGINT),
+        ("http_plaintext", Signal::SIGTERM),
+        ("proactor_echo", Signal::SIGINT),
+        ("proactor_echo", Signal::SIGTERM),
+        ("proactor_push", Signal::SIGTERM),
+    ] {
         let server = Example::start(name, &[]);
         let mut idle = server.connect();
-        let reader = std::thread::spawn(move || idle.read(&mut [0]).expect("a FIN"));
+        let reader = std::thread::spawn(move || idle.read_to_end(&mut Vec::new()).expect("a FIN"));
         assert!(server.stop(signal).success(), "{name}");
-        assert_eq!(reader.join().expect("read"), 0);
+        let read = reader.join().expect("read");
+        assert!(read == 0 || name == "proactor_push", "{name} sent {read} bytes");
     }
 }
 
@@ -177,6 +184,8 @@ fn help_names_the_flags_and_their_defaults() {
         ("http_plaintext", "127.0.0.1:8080"),
         ("static_files", "127.0.0.1:8081"),
         ("offload", "127.0.0.1:8082"),
+        ("proactor_echo", "127.0.0.1:7001"),
+        ("proactor_push", "127.0.0.1:7002"),
     ] {
         let output = Command::new(example(name)).arg("--help").output().expect("it starts");
         let help = String::from_utf8_lossy(&output.stdout);
@@ -203,6 +212,46 @@ fn what_cannot_be_served_is_told_in_a_line() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     assert!(TcpStream::connect(taken_addr).is_ok());
+}
+
+#[test]
+fn proactor_echo_serves_each_client_what_it_sent() {
+    let server = Example::start("proactor_echo", &[]);
+    assert!(server.banner.contains("try: nc 127.0.0.1"), "{}", server.banner);
+    let clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+    std::thread::scope(|scope| {
+        for (i, mut client) in clients.iter().enumerate() {
+            let sent: Vec<u8> = (0..500_000).map(|n| (n * 7 + i * 31 + n / 251) as u8).collect();
+            scope.spawn(move || {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| (&*client).write_all(&sent).expect("it is read"));
+                    let mut echo = vec![0; sent.len()];
+                    client.read_exact(&mut echo).expect("an echo");
+                    assert!(echo == sent, "client {i} got something else");
+                });
+                client.shutdown(Shutdown::Write).expect("a FIN");
+                assert_eq!(client.read(&mut [0]).expect("its FIN"), 0);
+            });
+        }
+    });
+    assert!(server.stop(Signal::SIGINT).success());
+}
+
+#[test]
+fn proactor_push_tells_all_clients_the_time() {
+    let server = Example::start("proactor_push", &[]);
+    let clients: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    drop(server.connect()); // one that has left harms nobody
+    for client in &clients {
+        let mut lines = BufReader::new(client).lines();
+        let mut time = || {
+            let line = lines.next().expect("a line").expect("in time");
+            httpdate::parse_http_date(&line).expect("a date")
+        };
+        let first = time();
+        assert!(time() >= first);
+    }
+    assert!(server.stop(Signal::SIGINT).success());
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What examples have in common that accept by themselves and watch with a proactor.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use reev::proactor::{Watcher, WatcherConfig};
 use reev::{Addr, Endpoint};
@@ -17,6 +18,23 @@ pub(crate) fn listen(serve: &Serve, what: &str) -> io::Result<TcpListener> {
     let addr = listener.local_addr()?;
     common::banner(what, &Addr::from(addr), format!("nc {} {}", addr.ip(), addr.port()));
     Ok(listener)
+}
+
+/// Gives every connection to `take`. While descriptors are short, which is told, clients wait in the
+/// system's queue.
+pub(crate) fn accept_all(
+    listener: &TcpListener,
+    mut take: impl FnMut(TcpStream) -> io::Result<()>,
+) {
+    for stream in listener.incoming() {
+        let short = stream.is_err();
+        if let Err(error) = stream.and_then(&mut take) {
+            log::warn!("a connection was not taken in: {error}");
+        }
+        if short {
+            thread::sleep(Duration::from_millis(10)); // or the same error comes at once
+        }
+    }
 }
 
 /// As many watchers as the flags want reactors, each pinned to a core unless they say no.
