@@ -162,6 +162,12 @@ pub(crate) const HARVEST_MAX: usize = 256;
 /// A proactor's caller that has not come back for so long is taken for busy.
 #[cfg(feature = "proactor")]
 pub(crate) const ABSENCE: Duration = Duration::from_millis(2);
+/// Operations of one direction that an idle connection of a proactor keeps room for.
+#[cfg(feature = "proactor")]
+pub(crate) const LANE_KEPT: usize = 16;
+/// Completions that a proactor keeps room for while nothing completes.
+#[cfg(feature = "proactor")]
+pub(crate) const BATCH_KEPT: usize = 1024;
 /// A rest of the swap buffer that is not worth a read of a proactor.
 #[cfg(feature = "proactor")]
 pub(crate) const SWAP_READ_MIN: usize = 1 << 10;

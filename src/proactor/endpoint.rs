@@ -36,20 +36,22 @@ impl<T> Endpoint<T> {
             return self.link.settle(wake);
         }
         let now = cx.now();
-        if state.earliest().is_some_and(|at| at <= now) {
+        let due = state.armed.is_some_and(|at| at <= now);
+        if due {
             state.forget_refusals(); // what has arrived still counts, told of or not
         }
         self.link.attempt(&mut state, &mut wake);
-        self.link.time_out(&mut state, now, &mut wake);
+        if due {
+            self.link.time_out(&mut state, now, &mut wake);
+            state.arm_next();
+        }
         if state.closed {
             drop(self.link.unwatch(&mut state));
             cx.close();
-        } else if let Some(at) = state.earliest()
-            && state.is_before_look(Some(at))
-        {
+        } else if std::mem::take(&mut state.rearm) {
             cx.cancel_timer(self.timer);
-            self.timer = cx.set_timer(at.saturating_duration_since(now));
-            state.armed = Some(at);
+            let left = state.armed.map(|at| at.saturating_duration_since(now));
+            self.timer = left.map_or(TimerId::NONE, |left| cx.set_timer(left));
         }
         drop(state);
         self.link.settle(wake);
@@ -79,7 +81,7 @@ impl<T: Send + 'static> EvHandler for Endpoint<T> {
     }
 
     fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: TimerId) -> io::Result<()> {
-        self.link.lock().armed = None;
+        self.link.lock().rearm = true;
         self.look(cx);
         Ok(())
     }

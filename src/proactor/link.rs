@@ -47,8 +47,10 @@ pub(crate) struct State<T> {
     interest: Interest,
     reads: Lane<Read<T>>,
     pub(crate) writes: Lane<Write<T>>,
-    /// The watcher looks at the deadlines at this time, if not before.
+    /// The watcher looks at the deadlines at this time: the earliest, or that of one that was met.
     pub(crate) armed: Option<Instant>,
+    /// The watcher's timer is for another time, or for none.
+    pub(crate) rearm: bool,
     /// The system has not said that there is nothing to read.
     readable: bool,
     /// The system has not said that it takes no more.
@@ -94,6 +96,7 @@ impl<T> Link<T> {
             reads: Lane::new(),
             writes: Lane::new(),
             armed: None,
+            rearm: false,
             readable: true,
             writable: true,
             ragged: peer.socket_addr().is_none(),
@@ -188,7 +191,7 @@ impl<T> Link<T> {
         if first {
             self.attempt_reads(&mut state, false, &mut wake);
         }
-        wake.look |= !state.reads.is_empty() && state.is_before_look(deadline);
+        wake.look |= !state.reads.is_empty() && state.arm(deadline);
         drop(state);
         self.settle(wake);
         Ok(())
@@ -207,7 +210,7 @@ impl<T> Link<T> {
             self.attempt_writes(&mut state, &mut wake);
             self.watch_or_fail(&mut state, &mut wake);
         }
-        wake.look |= !state.writes.is_empty() && state.is_before_look(deadline);
+        wake.look |= !state.writes.is_empty() && state.arm(deadline);
         drop(state);
         self.settle(wake);
         Ok(())
@@ -525,14 +528,20 @@ impl<T> State<T> {
         self.writable = true;
     }
 
-    /// The next deadline.
-    pub(crate) fn earliest(&self) -> Option<Instant> {
-        self.reads.earliest().into_iter().chain(self.writes.earliest()).min()
+    /// Takes note of a new deadline; true if the watcher would be late for it. One that is later
+    /// than those before, as a fixed time for each operation is, costs the watcher nothing.
+    fn arm(&mut self, deadline: Option<Instant>) -> bool {
+        let sooner = deadline.is_some_and(|at| self.armed.is_none_or(|armed| at < armed));
+        if sooner {
+            self.armed = deadline;
+            self.rearm = true;
+        }
+        sooner
     }
 
-    /// Whether `deadline` comes before the watcher looks by itself. What is always later than
-    /// the one before costs the watcher nothing.
-    pub(crate) fn is_before_look(&self, deadline: Option<Instant>) -> bool {
-        deadline.is_some_and(|at| self.armed.is_none_or(|armed| at < armed))
+    /// Has the watcher look at the earliest deadline that is left.
+    pub(crate) fn arm_next(&mut self) {
+        self.armed = self.reads.earliest().into_iter().chain(self.writes.earliest()).min();
+        self.rearm = true;
     }
 }

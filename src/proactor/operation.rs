@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 
 use super::completion::{Buffers, Done, Kind};
 use super::conn::Conn;
-use crate::config::IOVECS_MAX;
+use crate::config::{IOVECS_MAX, LANE_KEPT};
 
 /// When an operation gives up.
 ///
@@ -235,7 +235,11 @@ impl<O> Lane<O> {
     }
 
     pub(crate) fn pop(&mut self) -> Option<O> {
-        self.0.pop_front()
+        let oldest = self.0.pop_front();
+        if self.0.is_empty() && self.0.capacity() > LANE_KEPT {
+            self.0 = VecDeque::new(); // of a burst
+        }
+        oldest
     }
 
     pub(crate) fn earliest<T>(&self) -> Option<Instant>
@@ -251,11 +255,17 @@ impl<O> Lane<O> {
         O: Operation<T>,
     {
         let due = |operation: &O| operation.deadline().is_some_and(|at| at <= now);
-        if !self.0.iter().any(due) {
-            return VecDeque::new();
+        let mut over = VecDeque::new();
+        // Mostly it is the oldest that wait longest.
+        while self.0.front().is_some_and(due) {
+            over.extend(self.pop());
         }
-        let (over, left) = std::mem::take(&mut self.0).into_iter().partition(due);
-        self.0 = left;
+        if self.0.iter().any(due) {
+            let (others, left) = std::mem::take(&mut self.0).into_iter().partition(due);
+            let others: VecDeque<O> = others;
+            over.extend(others);
+            self.0 = left;
+        }
         over
     }
 }
@@ -283,6 +293,32 @@ mod tests {
             assert_eq!(went, all);
             assert!(write.slices().is_empty());
         }
+    }
+
+    /// Planted: the room of a burst is kept.
+    #[test]
+    fn a_lane_shrinks_after_a_burst() {
+        let mut lane = Lane::new();
+        (0..1000).for_each(|n| lane.push(n));
+        assert!((0..1000).all(|n| lane.pop() == Some(n)));
+        assert_eq!(lane.0.capacity(), 0);
+    }
+
+    /// Planted: those behind one that has time are forgotten; they come in another order.
+    #[test]
+    fn all_that_is_due_is_taken_in_order() {
+        let now = Instant::now();
+        let read = |(context, due)| {
+            let deadline = if due { Some(now) } else { None };
+            Read { context, into: Destination::Swap, full: false, done: 0, deadline }
+        };
+        let mut lane = Lane::new();
+        let due = [true, true, false, true, false, true, false];
+        due.into_iter().enumerate().map(read).for_each(|read| lane.push(read));
+        let over: Vec<usize> = lane.take_due(now).into_iter().map(|read| read.context).collect();
+        assert_eq!(over, [0, 1, 3, 5]);
+        let left: Vec<usize> = lane.0.into_iter().map(|read| read.context).collect();
+        assert_eq!(left, [2, 4, 6]);
     }
 
     #[test]

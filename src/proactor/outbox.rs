@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::completion::Done;
 use super::link::Link;
-use crate::config::SWAP_READ_MIN;
+use crate::config::{BATCH_KEPT, SWAP_READ_MIN};
 use crate::mailbox::Doorbell;
 use crate::sync::lock_std;
 use crate::sys::{Waker, net};
@@ -53,6 +53,20 @@ impl<T> Batch<T> {
 pub(crate) struct Taken<T> {
     pub(crate) done: Vec<Done<T>>,
     pub(crate) lent: Vec<Bytes>,
+}
+
+impl<T> Taken<T> {
+    pub(crate) fn new() -> Taken<T> {
+        Taken { done: Vec::new(), lent: Vec::new() }
+    }
+
+    /// What the caller has left goes, but for the room it took, if that is not of a burst.
+    pub(crate) fn empty(&mut self) {
+        self.done.clear();
+        self.lent.clear();
+        self.done.shrink_to(BATCH_KEPT);
+        self.lent.shrink_to(BATCH_KEPT);
+    }
 }
 
 /// What came of a read into the swap buffer.

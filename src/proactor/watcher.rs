@@ -128,8 +128,7 @@ impl<T: Send + 'static> Watcher<T> {
             Ok(())
         })?;
         let delegator = Delegator { shared, handle: running.handle() };
-        let taken = Taken { done: Vec::new(), lent: Vec::new() };
-        Ok(Watcher { taken, delegator, running: Some(running) })
+        Ok(Watcher { taken: Taken::new(), delegator, running: Some(running) })
     }
 
     /// Takes a connected stream socket in: see [`Delegator::delegate`].
@@ -170,8 +169,7 @@ impl<T: Send + 'static> Watcher<T> {
     }
 
     fn take_batch(&mut self, timeout: Option<Duration>) -> io::Result<Completions<'_, T>> {
-        self.taken.done.clear();
-        self.taken.lent.clear();
+        self.taken.empty();
         match self.delegator.shared.take(timeout, &mut self.taken)? {
             Some(()) => Ok(Completions::new(&mut self.taken.done, &self.taken.lent)),
             None => Err(io::Error::new(io::ErrorKind::NotConnected, "the watcher is closed")),
