@@ -12,7 +12,7 @@ use super::conn::Conn;
 pub enum Kind {
     /// [`Conn::read`] or [`Conn::read_full`].
     Read,
-    /// [`Conn::write`] or [`Conn::write_vectored`].
+    /// [`Conn::write`], [`Conn::write_part`] or [`Conn::write_vectored`].
     Write,
 }
 
@@ -53,7 +53,8 @@ pub struct Completion<'a, T> {
     pub bytes: usize,
     /// What went wrong: `TimedOut` at the deadline, `UnexpectedEof` for a `read_full` cut short
     /// by the peer's FIN, `ConnectionAborted` after `free` or the watcher's end, `InvalidInput`
-    /// for a read into a buffer of no bytes, or the socket's error.
+    /// for a read into a buffer of no bytes, or the socket's error, which has the system's number
+    /// (`raw_os_error`), as `ETIMEDOUT` has and a deadline has not.
     pub result: io::Result<()>,
     /// The buffer that was given to `read`, `read_full` or `write`, its length unchanged.
     pub buffer: Option<Vec<u8>>,

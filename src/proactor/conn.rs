@@ -17,8 +17,10 @@ use crate::sys::net;
 /// When the last clone is dropped (those in completions count), or at [`Conn::free`], the
 /// connection is closed, and what is pending completes with `ConnectionAborted`.
 ///
-/// Submitting never blocks. What the system allows at once is done at once, on the thread that
-/// submits; the completion comes from [`Watcher::wait`](super::Watcher::wait) in any case.
+/// Submitting never blocks, from any thread, and nothing bounds how much is submitted: what is
+/// pending, and what has completed and was not taken, is kept. What the system allows at once is
+/// done at once, on the thread that submits; the completion comes from
+/// [`Watcher::wait`](super::Watcher::wait) in any case.
 ///
 /// ```
 /// use std::io::Write;
@@ -44,7 +46,7 @@ use crate::sys::net;
 pub struct Conn<T>(pub(crate) Arc<Link<T>>);
 
 /// A submission that came too late: the connection or its watcher is closed. What was given
-/// comes back.
+/// comes back, unless `?` makes an [`io::Error`] of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Refused<T> {

@@ -22,9 +22,9 @@ pub enum Deadline {
     #[default]
     None,
     /// At this time; one that has passed times out at once, unless the operation can complete
-    /// without waiting.
+    /// without waiting. What has arrived by then counts, read or not.
     At(Instant),
-    /// After this long, counted from the submission.
+    /// After this long, counted from the submission; never, if no clock goes so far.
     After(Duration),
 }
 

@@ -152,7 +152,8 @@ impl<T: Send + 'static> Watcher<T> {
         self.take_batch(None)
     }
 
-    /// Waits for completions at most so long; there may be none.
+    /// Waits for completions at most so long; there may be none. A time that no clock reaches, such
+    /// as `Duration::MAX`, is no bound.
     ///
     /// # Errors
     /// As of [`Watcher::wait`].
@@ -231,8 +232,9 @@ impl<T: Send + 'static> Delegator<T> {
         sent.map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))
     }
 
-    /// Closes the watcher: every connection is closed, and `wait` fails when it has given what
-    /// had completed before.
+    /// Closes the watcher: every connection is closed, what is pending completes with
+    /// `ConnectionAborted`, and `wait` fails when it has given all that. From any thread; harmless
+    /// when repeated.
     pub fn close(&self) {
         self.handle.stop();
     }
