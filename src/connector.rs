@@ -267,15 +267,6 @@ fn unreachable(addr: &Addr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot connect to {addr}: {error}"))
 }
 
-impl Destination {
-    fn addr(&self) -> Addr {
-        match self {
-            Destination::Ip(addr) => Addr::from(*addr),
-            Destination::Unix(endpoint) => Addr::unix(endpoint.unix_name().as_deref()),
-        }
-    }
-}
-
 impl Connecting {
     fn timed_out(&self) -> io::Error {
         let message = format!("cannot connect to {} within {:?}", self.place, self.options.timeout);

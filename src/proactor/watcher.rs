@@ -64,20 +64,21 @@ pub struct Watcher<T: Send + 'static> {
 /// The part of a watcher that other threads may have: it takes connections in.
 ///
 /// ```no_run
-/// use std::net::TcpListener;
+/// use std::net::TcpStream;
 /// use reev::proactor::Watcher;
 ///
 /// let mut watcher: Watcher<u64> = Watcher::new()?;
-/// let (delegator, listener) = (watcher.delegator(), TcpListener::bind("127.0.0.1:7000")?);
-/// std::thread::spawn(move || {
-///     for (number, stream) in listener.incoming().flatten().enumerate() {
-///         let Ok(conn) = delegator.delegate(stream) else { return };
-///         let _ = conn.read(number as u64, None); // it may have ended
-///     }
+/// let delegator = watcher.delegator();
+/// let connecting = std::thread::spawn(move || {
+///     let conn = delegator.delegate(TcpStream::connect("127.0.0.1:7000")?)?;
+///     conn.read(1, None)?;
+///     std::io::Result::Ok(conn)
 /// });
 /// for completion in watcher.wait()? {
 ///     println!("{}: {} bytes", completion.context, completion.bytes);
 /// }
+/// let conn = connecting.join().unwrap()?; // its last handle closes it
+/// # drop(conn);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Delegator<T: Send + 'static> {
