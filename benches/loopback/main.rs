@@ -57,6 +57,8 @@ use workload::Workload;
 
 /// For all servers of a round and their clients.
 const OPEN_FILES: u64 = 13_000;
+/// Of the part called cores.
+const SPREAD_WORKLOADS: &[&str] = &["echo-128", "http-16", "ws-128"];
 /// About, for one server under one workload.
 const SYSCALLS_TIME: Duration = Duration::from_millis(1500);
 const MEMORY_TIME: Duration = Duration::from_secs(30);
@@ -86,6 +88,11 @@ const PARTS: &[Part] = &[
         what: "operations per second and processor time",
         kind: Kind::Throughput,
     },
+    Part {
+        name: "cores",
+        what: "the same with a thread of each server on every core",
+        kind: Kind::Cores,
+    },
     Part { name: "latency", what: "latency at fixed rates, open loop", kind: Kind::Latency },
     Part { name: "connections", what: "cost by number of connections", kind: Kind::Growth },
     Part { name: "crowd", what: "seconds until N clients are answered", kind: Kind::Crowd },
@@ -109,6 +116,7 @@ struct Part {
 enum Kind {
     Memory,
     Throughput,
+    Cores,
     Latency,
     Growth,
     Crowd,
@@ -120,9 +128,11 @@ struct Flags {
     scale: &'static Scale,
     parts: Vec<&'static Part>,
     throughput: scale::Size,
+    spread: scale::Size,
     cores: Cores,
     servers: Vec<&'static Server>,
     workloads: Vec<&'static Workload>,
+    spread_workloads: Vec<&'static Workload>,
     latency_workloads: Vec<&'static Workload>,
     syscalls_workloads: Vec<&'static Workload>,
     out: PathBuf,
@@ -172,7 +182,9 @@ fn run() -> Result<bool> {
     if cfg!(debug_assertions) {
         println!("built without optimisation: this only shows that everything runs");
     }
-    let mut results = Results::new(machine, flags.throughput.closed_loop(flags.cores.server));
+    let [plan, cores_plan] =
+        [flags.throughput, flags.spread].map(|size| size.closed_loop(flags.cores.server));
+    let mut results = Results::new(machine, plan, cores_plan);
     let mut progress =
         Progress::new(flags.parts.iter().map(|part| flags.duration(part.kind)).sum());
     flags.servers.retain(|server| match (server.available)() {
@@ -205,7 +217,13 @@ impl Kind {
         let Flags { scale, servers, cores, .. } = flags;
         match self {
             Kind::Memory => memory(flags, results, progress),
-            Kind::Throughput => throughput(flags, results, progress),
+            Kind::Throughput => {
+                results.throughput = throughput(&results.plan, servers, &flags.workloads, progress);
+            }
+            Kind::Cores => {
+                results.cores =
+                    throughput(&results.cores_plan, servers, &flags.spread_workloads, progress);
+            }
             Kind::Latency => latencies(flags, results, progress),
             Kind::Growth => {
                 let plan = scale.growth.closed_loop(cores.server);
@@ -248,20 +266,29 @@ fn memory(flags: &Flags, results: &mut Results, progress: &mut Progress) {
     }
 }
 
-fn throughput(flags: &Flags, results: &mut Results, progress: &mut Progress) {
-    for &workload in &flags.workloads {
+fn throughput(
+    plan: &measure::Plan,
+    servers: &[&'static Server],
+    workloads: &[&'static Workload],
+    progress: &mut Progress,
+) -> Vec<measure::Outcome> {
+    let mut outcomes = Vec::new();
+    for &workload in workloads {
         if interrupt::asked() {
-            return;
+            return outcomes;
         }
-        let Some(outcome) = measure::run(&results.plan, &flags.servers, workload, progress) else {
+        let Some(outcome) = measure::run(plan, servers, workload, progress) else {
             progress.problem(format!("{}: nothing to compare with", workload.name));
             continue;
         };
         progress.clear();
         print!("{}", report::table(&outcome));
-        results.throughput.push(outcome);
+        outcomes.push(outcome);
     }
-    println!("{}", report::legend(&results.plan));
+    if !outcomes.is_empty() {
+        println!("{}", report::legend(plan));
+    }
+    outcomes
 }
 
 fn latencies(flags: &Flags, results: &mut Results, progress: &mut Progress) {
@@ -310,6 +337,9 @@ impl Flags {
             Kind::Memory => Duration::ZERO,
             Kind::Throughput => {
                 self.throughput.closed_loop(cores.server).duration(servers, workloads).mul_f64(1.1)
+            }
+            Kind::Cores => {
+                self.spread.closed_loop(cores.server).duration(servers, &self.spread_workloads)
             }
             Kind::Latency => {
                 let plan = scale.latency.open_loop(cores.server);
@@ -363,6 +393,7 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
     let reactors = reactors(arguments.opt_value_from_str("--reactors")?)?;
     chosen |= reactors > 1;
     let workloads = if reactors > 1 { with_reactors(&workloads, reactors) } else { workloads };
+    let threads = thread::available_parallelism()?.get();
     // Of the workloads that are measured, some are enough for the slower parts, if nobody names any.
     let some = |names: &[&str]| -> Vec<&'static Workload> {
         let names = &names[..names.len().min(scale.some)];
@@ -371,6 +402,10 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
     };
     let mut latency_workloads = some(latency::WORKLOADS);
     latency_workloads.retain(|workload| latency::suits(workload));
+    let spread_workloads = match reactors {
+        1 if threads > 1 => with_reactors(&some(SPREAD_WORKLOADS), threads),
+        _ => Vec::new(),
+    };
     let syscalls_workloads = some(syscalls::WORKLOADS);
     let named: Option<String> = arguments.opt_value_from_str("--servers")?;
     chosen |= named.is_some();
@@ -400,9 +435,11 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
         scale,
         parts,
         throughput,
+        spread: scale.spread,
         cores,
         servers,
         workloads,
+        spread_workloads,
         latency_workloads,
         syscalls_workloads,
         out,

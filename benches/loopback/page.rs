@@ -7,6 +7,7 @@ use crate::measure::{Outcome, Sample, Series};
 use crate::plots::{Plot, Topic};
 use crate::results::Results;
 use crate::servers::{self, Server};
+use crate::syscalls::Counted;
 use crate::timers::{self, OPERATIONS};
 use std::fmt::Write as _;
 
@@ -27,7 +28,18 @@ pub fn text(results: &Results, plots: &[Plot], remarks: &[String]) -> String {
         headline(&mut text, results);
         show(&mut text, plots, Topic::Throughput);
         for outcome in &results.throughput {
-            workload(&mut text, results, outcome);
+            let counted =
+                results.syscalls.iter().find(|c| c.workload.name == outcome.workload.name);
+            workload(&mut text, "##", outcome, counted);
+        }
+    }
+    if !results.cores.is_empty() {
+        text.push_str(
+            "## A thread on every core\n\nThe client shares a core with one of the server's threads: the fewer cores, the less \
+             this says.\n\n",
+        );
+        for outcome in &results.cores {
+            workload(&mut text, "###", outcome, None);
         }
     }
     if !results.latency.is_empty() {
@@ -111,9 +123,8 @@ fn headline(text: &mut String, results: &Results) {
     }
 }
 
-fn workload(text: &mut String, results: &Results, outcome: &Outcome) {
-    let _ = writeln!(text, "## {}\n\n{}\n", outcome.workload.name, outcome.workload.title);
-    let counted = results.syscalls.iter().find(|c| c.workload.name == outcome.workload.name);
+fn workload(text: &mut String, level: &str, outcome: &Outcome, counted: Option<&Counted>) {
+    let _ = writeln!(text, "{level} {}\n\n{}\n", outcome.workload.name, outcome.workload.title);
     let mut names = vec!["", "ops/s", "ratio", "CPU ns/op", "ratio", "busy", "sleeps/kop"];
     names.extend(counted.map(|_| "calls/op"));
     header(text, names);

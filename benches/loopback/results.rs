@@ -13,7 +13,10 @@ use std::path::Path;
 pub struct Results {
     pub machine: Machine,
     pub plan: Plan,
+    pub cores_plan: Plan,
     pub throughput: Vec<measure::Outcome>,
+    /// With a thread of each server on every core.
+    pub cores: Vec<measure::Outcome>,
     pub latency: Vec<latency::Outcome>,
     pub growth: Option<growth::Outcome>,
     pub crowd: Option<crowd::Outcome>,
@@ -23,11 +26,13 @@ pub struct Results {
 }
 
 impl Results {
-    pub fn new(machine: Machine, plan: Plan) -> Results {
+    pub fn new(machine: Machine, plan: Plan, cores_plan: Plan) -> Results {
         Results {
             machine,
             plan,
+            cores_plan,
             throughput: Vec::new(),
+            cores: Vec::new(),
             latency: Vec::new(),
             growth: None,
             crowd: None,
@@ -55,11 +60,14 @@ impl Results {
     }
 
     fn json(&self, remarks: &[String]) -> serde_json::Value {
-        let throughput = self.throughput.iter().map(|outcome| report::json(&self.plan, outcome));
+        let outcomes = |plan: &Plan, outcomes: &[measure::Outcome]| -> Vec<_> {
+            outcomes.iter().map(|outcome| report::json(plan, outcome)).collect()
+        };
         json!({
             "machine": self.machine.json(),
             "remarks": remarks,
-            "throughput": throughput.collect::<Vec<_>>(),
+            "throughput": outcomes(&self.plan, &self.throughput),
+            "cores": outcomes(&self.cores_plan, &self.cores),
             "latency": self.latency.iter().map(latency::json).collect::<Vec<_>>(),
             "growth": self.growth.as_ref().map(growth::json),
             "crowd": self.crowd.as_ref().map(crowd::json),

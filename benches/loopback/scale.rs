@@ -8,7 +8,9 @@ pub struct Scale {
     /// With as many slices as fit into the time, and at most so many.
     pub throughput: Size,
     pub throughput_time: Duration,
-    /// Latency and system calls: the first so many of their workloads.
+    /// With a thread of each server on every core.
+    pub spread: Size,
+    /// Latency, system calls and several cores: the first so many of their workloads.
     pub some: usize,
     pub latency: Size,
     pub growth: Size,
@@ -47,6 +49,7 @@ pub static FULL: Scale = Scale {
     name: "full",
     throughput: size(7, 8, ms(60)),
     throughput_time: Duration::from_secs(300),
+    spread: size(5, 5, ms(60)),
     some: usize::MAX,
     latency: size(5, 4, ms(100)),
     growth: size(5, 3, ms(60)),
@@ -64,6 +67,7 @@ pub static QUICK: Scale = Scale {
     name: "quick",
     throughput: size(2, 2, ms(60)),
     throughput_time: Duration::from_secs(20),
+    spread: size(1, 2, ms(60)),
     some: 2,
     latency: size(1, 2, ms(100)),
     growth: size(1, 2, ms(60)),
@@ -78,6 +82,7 @@ pub static TINY: Scale = Scale {
     name: "tiny",
     throughput: size(1, 1, ms(5)),
     throughput_time: Duration::ZERO,
+    spread: size(1, 1, ms(5)),
     some: usize::MAX,
     latency: size(1, 1, ms(5)),
     growth: size(1, 1, ms(5)),
