@@ -13,22 +13,29 @@ use crate::addr::Addr;
 use crate::handler::ConnId;
 use crate::slab;
 
+/// The clock that `Instant` reads. That of macOS stands still while the machine sleeps, as the
+/// waits of kevent(2) do, and CLOCK_MONOTONIC goes on there: it would be ahead after a sleep.
+#[cfg(target_os = "macos")]
+const CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+#[cfg(not(target_os = "macos"))]
+const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
 /// A monotonic clock that is cheap to read.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
 #[cfg(any(target_os = "freebsd", target_os = "dragonfly"))]
 const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_FAST;
 #[cfg(target_os = "macos")]
-const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_RAW_APPROX;
+const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW_APPROX;
 #[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
-const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC; // there is no cheaper one
+const COARSE_CLOCK: libc::clockid_t = CLOCK; // there is no cheaper one
 
 pub(crate) struct Native {
     poller: Poller,
     /// The sockets, by slot.
     fds: Vec<Option<OwnedFd>>,
     epoch: Instant,
-    /// The same, on the monotonic clock in nanoseconds.
+    /// The same, on [`CLOCK`] in nanoseconds.
     epoch_nanos: u64,
     /// Given up for a moment when descriptors run out.
     spare: Option<OwnedFd>,
@@ -59,7 +66,7 @@ impl Native {
         // The instant first: a turn's time must not be later than what `Instant` says, or timers
         // are early for those who look there.
         let epoch = Instant::now();
-        let epoch_nanos = read_clock(libc::CLOCK_MONOTONIC);
+        let epoch_nanos = read_clock(CLOCK);
         let native = Native { poller, fds: Vec::new(), epoch, epoch_nanos, spare };
         Ok((native, Waker::Native(bell)))
     }
@@ -74,7 +81,7 @@ impl Native {
     }
 
     pub(crate) fn now(&self) -> u64 {
-        read_clock(libc::CLOCK_MONOTONIC) - self.epoch_nanos
+        read_clock(CLOCK) - self.epoch_nanos
     }
 
     pub(crate) fn coarse_now(&self) -> u64 {
