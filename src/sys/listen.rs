@@ -207,13 +207,15 @@ pub(super) fn remove_stale(path: &Path, kind: Type) -> io::Result<()> {
         let message = format!("{} exists and is not a socket", path.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
-    // Without blocking: a server that lives, but whose backlog is full, says "later".
-    let probe = net::socket(Domain::UNIX, kind, None)?;
+    // By a socket of another kind: who is there is of the wrong kind, and is left in peace. One
+    // of its own would be refused by a full backlog too, elsewhere than on Linux.
+    let other = if kind == Type::STREAM { Type::DGRAM } else { Type::STREAM };
+    let probe = net::socket(Domain::UNIX, other, None)?;
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Err(error) if error.raw_os_error() != Some(libc::EPROTOTYPE) => Err(error),
         Ok(()) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
@@ -241,5 +243,33 @@ impl Drop for UnixPath {
         if ours && let Err(error) = std::fs::remove_file(&self.path) {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    /// Planted: the path is asked by a socket of its own kind, which elsewhere than on Linux a
+    /// full backlog refuses: it would be taken for stale.
+    #[test]
+    fn hard_case_27_who_lives_at_a_path_is_not_connected_to() {
+        let path = std::env::temp_dir().join(format!("reev-lives-{}", std::process::id()));
+        let in_use = |kind| {
+            let told = remove_stale(&path, kind).unwrap_err();
+            assert_eq!(told.kind(), io::ErrorKind::AddrInUse, "{told}");
+        };
+        let listener = UnixListener::bind(&path).unwrap();
+        in_use(Type::STREAM);
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        remove_stale(&path, Type::STREAM).unwrap();
+        let datagrams = UnixDatagram::bind(&path).unwrap();
+        in_use(Type::DGRAM);
+        drop(datagrams);
+        remove_stale(&path, Type::DGRAM).unwrap();
+        assert!(!path.exists());
     }
 }
