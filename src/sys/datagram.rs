@@ -286,13 +286,14 @@ fn bind_first(
     options: &DatagramOptions,
 ) -> io::Result<Bound> {
     let mut first_error = None;
-    for &addr in addrs {
+    // Where one socket cannot take both, the wildcard is that of IPv4.
+    for &addr in addrs.iter().filter(|_| !wildcard || net::TAKES_BOTH_VERSIONS) {
         match bind_udp(addr, version, options) {
             Ok(socket) => return bound(socket.into()),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    let no_ipv6 = first_error.as_ref().is_some_and(|error| {
+    let no_ipv6 = first_error.as_ref().is_none_or(|error| {
         matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
     });
     if let (true, true, Some(addr)) = (wildcard, no_ipv6, addrs.first()) {
@@ -313,7 +314,7 @@ fn bind_udp(addr: SocketAddr, version: IpVersion, options: &DatagramOptions) -> 
         net::share_port(&socket)?;
     }
     if addr.is_ipv6() {
-        socket.set_only_v6(version == IpVersion::V6 || !addr.ip().is_unspecified())?;
+        socket.set_only_v6(net::is_only_v6(addr, version))?;
     }
     if addr.ip().is_multicast() {
         socket.set_reuse_address(true)?; // several programs may listen to a group's port

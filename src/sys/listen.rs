@@ -94,14 +94,15 @@ fn bind_first(
     options: &ListenOptions,
 ) -> io::Result<Bound> {
     let mut first_error = None;
-    for &addr in addrs {
+    // Where one socket cannot take both, the wildcard is that of IPv4.
+    for &addr in addrs.iter().filter(|_| !wildcard || net::TAKES_BOTH_VERSIONS) {
         match bind_tcp(addr, version, options, options.share_port) {
             Ok(socket) => return bound(socket.into()),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
     // A machine without IPv6 still has every IPv4 interface.
-    let no_ipv6 = first_error.as_ref().is_some_and(|error| {
+    let no_ipv6 = first_error.as_ref().is_none_or(|error| {
         matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
     });
     if let (true, true, Some(addr)) = (wildcard, no_ipv6, addrs.first()) {
@@ -132,7 +133,7 @@ fn bind_tcp(
         net::share_port(&socket)?;
     }
     if addr.is_ipv6() {
-        socket.set_only_v6(version == IpVersion::V6 || !addr.ip().is_unspecified())?;
+        socket.set_only_v6(net::is_only_v6(addr, version))?;
     }
     set_options(&SockRef::from(&socket), options, true)?;
     socket.bind(&addr.into())?;

@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::addr::Addr;
+use crate::endpoint::IpVersion;
 
 /// Runs a system call until it is not interrupted; a negative result is `errno`.
 pub(super) fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
@@ -227,14 +228,14 @@ pub(super) fn addr_from(storage: &libc::sockaddr_storage, length: usize) -> Addr
             // aligned enough for every kind of address.
             let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-            Addr::from(std::net::SocketAddr::from(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))))
+            Addr::from(SocketAddr::from(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))))
         }
         libc::AF_INET6 if length >= size_of::<libc::sockaddr_in6>() => {
             // SAFETY: as above, for a sockaddr_in6.
             let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
             let port = u16::from_be(v6.sin6_port);
-            Addr::from(std::net::SocketAddr::from(SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id)))
+            Addr::from(SocketAddr::from(SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id)))
         }
         libc::AF_UNIX => {
             // SAFETY: as above, for a sockaddr_un.
@@ -339,6 +340,15 @@ pub(crate) fn set_fast_open(fd: &impl AsFd, waiting: u16) -> io::Result<()> {
 #[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly"))]
 pub(crate) fn set_fast_open(_fd: &impl AsFd, _waiting: u16) -> io::Result<()> {
     Err(unsupported("fast_open of a listener"))
+}
+
+/// A socket of IPv6 can take IPv4 too. On OpenBSD and DragonFly IPV6_V6ONLY cannot be cleared.
+pub(crate) const TAKES_BOTH_VERSIONS: bool =
+    cfg!(not(any(target_os = "openbsd", target_os = "dragonfly")));
+
+/// Whether a socket for an address of IPv6 is to take IPv6 alone.
+pub(crate) fn is_only_v6(addr: SocketAddr, version: IpVersion) -> bool {
+    !TAKES_BOTH_VERSIONS || version == IpVersion::V6 || !addr.ip().is_unspecified()
 }
 
 /// The system spreads the connections and datagrams of a port over the sockets that share it.
