@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -334,12 +334,15 @@ fn udp(domain: Domain, options: &DatagramOptions) -> io::Result<Socket> {
         socket.set_multicast_loop_v6(options.multicast_loop)?;
         socket.set_multicast_hops_v6(ttl.into())?;
         socket.set_multicast_if_v6(options.multicast_interface)?;
-    } else {
-        socket.set_multicast_loop_v4(options.multicast_loop)?;
-        socket.set_multicast_ttl_v4(ttl.into())?;
-        if options.multicast_interface != 0 {
-            set_multicast_interface(&socket, options.multicast_interface)?;
-        }
+        return Ok(socket);
+    }
+    // The standard library knows that OpenBSD takes these two as one byte alone (EINVAL).
+    let socket = UdpSocket::from(socket);
+    socket.set_multicast_loop_v4(options.multicast_loop)?;
+    socket.set_multicast_ttl_v4(ttl.into())?;
+    let socket = Socket::from(socket);
+    if options.multicast_interface != 0 {
+        set_multicast_interface(&socket, options.multicast_interface)?;
     }
     Ok(socket)
 }
