@@ -192,10 +192,16 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Addr)> {
     // SAFETY: the kernel just made this descriptor for us, so nobody else owns it.
     let accepted = unsafe { OwnedFd::from_raw_fd(accepted as i32) };
     if cfg!(target_os = "macos") {
-        // There is no accept4. A process that is made in between inherits the descriptor.
-        SockRef::from(&accepted).set_cloexec(true)?;
-        SockRef::from(&accepted).set_nonblocking(true)?;
-        silence(&accepted)?;
+        // There is no accept4. A process that is made in between inherits the descriptor. A
+        // connection that is gone already comes without an address, and takes no option (EINVAL).
+        let prepare = || {
+            SockRef::from(&accepted).set_cloexec(true)?;
+            SockRef::from(&accepted).set_nonblocking(true)?;
+            silence(&accepted)
+        };
+        if length == 0 || prepare().is_err() {
+            return Err(io::Error::from_raw_os_error(libc::ECONNABORTED));
+        }
     }
     Ok((accepted, addr_from(&storage, length as usize)))
 }
