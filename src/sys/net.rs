@@ -306,8 +306,21 @@ pub(super) fn socket(domain: Domain, kind: Type, protocol: Option<Protocol>) -> 
     }
 }
 
-/// Whether a socket listens (SO_ACCEPTCONN).
+/// Whether a socket listens (SO_ACCEPTCONN, which macOS and OpenBSD do not tell).
 pub(super) fn is_listener(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match accepts(fd) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => may_listen(fd),
+        told => told,
+    }
+}
+
+/// Whether a socket is a stream without a peer, as one that listens is.
+fn may_listen(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let unconnected = |error: io::Error| error.raw_os_error() == Some(libc::ENOTCONN);
+    Ok(is_stream(&fd)? && peer_addr(&fd).is_err_and(unconnected))
+}
+
+fn accepts(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut listens: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
     let (level, name, value) = (libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast());
@@ -404,4 +417,26 @@ pub(crate) fn spare() -> io::Result<OwnedFd> {
 /// A second descriptor of the same socket, close-on-exec.
 pub(crate) fn duplicate(fd: &impl AsFd) -> io::Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it is asked on systems without SO_ACCEPTCONN. Planted: the kind is not looked at; the
+    /// peer is not.
+    #[test]
+    fn a_listener_is_told_from_other_sockets() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (pair, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for ask in [is_listener, may_listen] {
+            assert!(ask(listener.as_fd()).unwrap());
+            for other in [client.as_fd(), pair.as_fd(), datagrams.as_fd()] {
+                assert!(!ask(other).unwrap());
+            }
+            ask(spare().unwrap().as_fd()).unwrap_err();
+        }
+    }
 }
