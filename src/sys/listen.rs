@@ -67,6 +67,9 @@ pub(crate) fn adopt(fd: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
         socket.set_cloexec(true)?;
         let addr = net::local_addr(fd.as_fd())?;
         set_options(&socket, options, !addr.is_unix())?;
+        if !addr.is_unix() {
+            set_fast_open(&socket, options)?;
+        }
         addr
     };
     Ok(Bound { fd, addr, path: None })
@@ -141,6 +144,7 @@ fn bind_tcp(
         net::share_port(&socket)?;
     }
     socket.listen(options.backlog)?;
+    set_fast_open(&SockRef::from(&socket), options)?;
     Ok(socket)
 }
 
@@ -153,9 +157,6 @@ fn set_options(socket: &SockRef<'_>, options: &ListenOptions, tcp: bool) -> io::
         socket.set_send_buffer_size(bytes)?;
     }
     if tcp {
-        if let Some(waiting) = options.fast_open {
-            net::set_fast_open(&**socket, waiting)?;
-        }
         socket.set_tcp_nodelay(options.nodelay)?;
         if let Some(idle) = options.keepalive {
             let whole_seconds = Duration::from_secs(idle.as_secs());
@@ -166,6 +167,14 @@ fn set_options(socket: &SockRef<'_>, options: &ListenOptions, tcp: bool) -> io::
         }
     }
     Ok(())
+}
+
+/// Of a socket that listens already, as macOS demands.
+fn set_fast_open(socket: &SockRef<'_>, options: &ListenOptions) -> io::Result<()> {
+    match options.fast_open {
+        Some(waiting) => net::set_fast_open(&**socket, waiting),
+        None => Ok(()),
+    }
 }
 
 fn bind_path(path: &Path, options: &ListenOptions) -> io::Result<Bound> {

@@ -353,7 +353,9 @@ pub(crate) fn unsupported(what: &str) -> io::Error {
 /// tcp(7)).
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly")))]
 pub(crate) fn set_fast_open(fd: &impl AsFd, waiting: u16) -> io::Result<()> {
-    set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, waiting.into())
+    // macOS has a switch alone.
+    let value = if cfg!(target_os = "macos") { waiting.min(1) } else { waiting };
+    set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, value.into())
 }
 
 #[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly"))]
