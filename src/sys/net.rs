@@ -113,6 +113,9 @@ pub(crate) fn send_file(
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let start = libc::off_t::try_from(start).map_err(too_large)?;
     let len = usize::try_from(len).map_err(too_large)?;
+    if len == 0 {
+        return Ok(0); // which to the BSDs and macOS is all there is (sendfile(2))
+    }
     retry(|| sendfile(fd, file, start, len))
 }
 
