@@ -270,8 +270,12 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
 }
 
 /// Has a listening Unix socket refuse connections; those in its queue can still be accepted.
+/// Elsewhere than on Linux shutdown(2) of a listener is ENOTCONN, or ends it.
 pub(crate) fn refuse_new(fd: BorrowedFd<'_>) -> io::Result<()> {
-    SockRef::from(&fd).shutdown(std::net::Shutdown::Read)
+    match cfg!(any(target_os = "linux", target_os = "android")) {
+        true => SockRef::from(&fd).shutdown(std::net::Shutdown::Read),
+        false => Err(unsupported("listening Unix socket that refuses")),
+    }
 }
 
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
