@@ -454,6 +454,44 @@ mod tests {
         assert!(until(&mut poller, |event| event.readable).id == id(2));
     }
 
+    /// From another thread, by edge. Planted: an interest that is asked for again is not added
+    /// again; one that goes is not deleted; the id is another's; the write filter is left out.
+    #[test]
+    #[cfg(feature = "proactor")]
+    fn hard_case_39_a_registrar_tells_what_holds_as_often_as_it_is_asked() {
+        let (mut poller, _bell) = Poller::new(8).unwrap();
+        let registrar = poller.registrar().unwrap();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let read = Interest::READ | Interest::EDGE;
+        let both = read | Interest::WRITE;
+        far.write_all(b"x").unwrap();
+        let watch = |old, new| {
+            std::thread::scope(|scope| {
+                let made = scope.spawn(|| registrar.watch(near.as_fd(), id(3), old, new));
+                made.join().unwrap().unwrap();
+            });
+        };
+        watch(Interest::UNREGISTERED, read);
+        for _ in 0..2 {
+            assert_eq!(until(&mut poller, |event| event.readable).id, id(3));
+            quiet(&mut poller); // by edge
+            watch(read, read); // what was not read is told again
+        }
+        until(&mut poller, |event| event.readable);
+        watch(read, both);
+        // In one wait or in two, each of them once.
+        let told = std::cell::Cell::new((false, false));
+        until(&mut poller, |event| {
+            let (readable, writable) = told.get();
+            told.set((readable | event.readable, writable | event.writable));
+            told.get() == (true, true)
+        });
+        watch(both, Interest::UNREGISTERED);
+        far.write_all(b"x").unwrap();
+        quiet(&mut poller);
+        watch(both, Interest::UNREGISTERED); // what is not there is no error
+    }
+
     #[test]
     fn hard_case_39_reading_and_writing_are_watched_apart() {
         let (mut poller, _bell) = Poller::new(8).unwrap();

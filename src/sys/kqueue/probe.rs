@@ -173,6 +173,15 @@ const ROWS: &[Row] = &[
         assert_eq!(probe.sure(EVFILT_READ).udata(), 8);
         assert_eq!(probe.sure(EVFILT_READ).udata(), 8, "by level, and not twice");
     }),
+    ("adding again what is EV_CLEAR: what holds is told once more", |probe| {
+        probe.near(EVFILT_READ, EV_ADD | EV_CLEAR);
+        probe.send();
+        probe.sure(EVFILT_READ);
+        assert!(!probe.is_told(EVFILT_READ));
+        probe.near(EVFILT_READ, EV_ADD | EV_CLEAR);
+        probe.sure(EVFILT_READ);
+        assert!(!probe.is_told(EVFILT_READ), "it is EV_CLEAR still");
+    }),
     ("deleting and adding in one call: another mode", |probe| {
         probe.near(EVFILT_READ, EV_ADD);
         let changes =
@@ -196,6 +205,13 @@ const ROWS: &[Row] = &[
         probe.send();
         assert!(probe.next(EVFILT_READ).is_none_or(|told| !told.has(EV_EOF)));
         probe.far.shutdown(Shutdown::Both).unwrap();
+        while !probe.sure(EVFILT_READ).has(EV_EOF) {}
+    }),
+    ("NOTE_LOWAT and EV_CLEAR: an end that is there already is told", |probe| {
+        probe.send();
+        probe.far.shutdown(Shutdown::Both).unwrap();
+        let ends = of(&probe.near, EVFILT_READ, EV_ADD | EV_CLEAR);
+        probe.change(ends.with(NOTE_LOWAT, i32::MAX.into())).unwrap();
         while !probe.sure(EVFILT_READ).has(EV_EOF) {}
     }),
     ("EV_RECEIPT: each change is answered, and no event is told", |probe| {
@@ -240,6 +256,11 @@ const ROWS: &[Row] = &[
         }
         probe.change(user(EV_DELETE, 0, 5)).unwrap();
         assert_eq!(errno(probe.change(user(0, NOTE_TRIGGER, 5))), Some(libc::ENOENT));
+    }),
+    ("EVFILT_USER: the udata of a trigger is the event's from then on", |probe| {
+        probe.change(user(EV_ADD | EV_CLEAR, 0, 5)).unwrap();
+        probe.change(user(0, NOTE_TRIGGER, 6)).unwrap();
+        assert_eq!(probe.sure(EVFILT_USER).udata(), 6);
     }),
     ("EVFILT_USER: a trigger ends another thread's wait", |probe| {
         probe.change(user(EV_ADD | EV_CLEAR, 0, 5)).unwrap();
