@@ -454,6 +454,29 @@ mod tests {
         assert!(until(&mut poller, |event| event.readable).id == id(2));
     }
 
+    /// Planted: a level that stays is not added again; a FIN is a hang-up; a peer that is gone is
+    /// none; leaving the poller is put off; a closed socket's refusal stays for its slot.
+    #[test]
+    fn hard_case_39_what_is_told_is_of_the_last_watch() {
+        let (mut poller, _bell) = Poller::new(8).unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        poller.watch(near.as_fd(), id(1), Interest::UNREGISTERED, Interest::READ).unwrap();
+        poller.confirm(id(1)).unwrap();
+        poller.watch(near.as_fd(), id(2), Interest::READ, Interest::READ).unwrap();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        let told = until(&mut poller, |event| event.fin);
+        assert!(told.id == id(2) && told.readable && !told.hup);
+        drop(far);
+        poller.watch(near.as_fd(), id(2), Interest::READ, Interest::WRITE).unwrap();
+        until(&mut poller, |event| event.writable && event.hup);
+        poller.watch(near.as_fd(), id(2), Interest::WRITE, Interest::UNREGISTERED).unwrap();
+        assert!(poller.changes.is_empty());
+        let error = io::Error::from_raw_os_error(libc::EBADF);
+        poller.refused.push(Refused { id: id(2), error, told: false });
+        poller.forget(near.as_fd(), id(2));
+        assert!(poller.take_refusal(2).is_none());
+    }
+
     /// From another thread, by edge. Planted: an interest that is asked for again is not added
     /// again; one that goes is not deleted; the id is another's; the write filter is left out.
     #[test]
