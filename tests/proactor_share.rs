@@ -1,5 +1,6 @@
 //! What many have of one watcher, and one of many.
 
+#[cfg(target_os = "linux")]
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
