@@ -354,9 +354,7 @@ fn every_link_of_a_page_leads_somewhere() {
     let mut broken = Vec::new();
     for (name, text) in &pages {
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        // docs/bench/ is written by the bench.
-        let elsewhere = |target: &&str| target.contains("://") || target.starts_with("bench/");
-        for target in targets.filter(|target| !elsewhere(target)) {
+        for target in targets.filter(|target| !target.contains("://")) {
             let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
             let folder = Path::new(name).parent().unwrap_or(Path::new(""));
             let place = root.join(if path.is_empty() { name.into() } else { folder.join(path) });

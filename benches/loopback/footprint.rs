@@ -13,6 +13,9 @@ impl Footprint {
     /// `file`: where the bench writes its figures.
     pub fn measure(connections: usize, rounds: usize, file: &Path) -> io::Result<Footprint> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
         let status = Command::new(cargo)
             .args(["bench", "--quiet", "--bench", "memory"])
             .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--"])
