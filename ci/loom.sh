@@ -9,6 +9,8 @@ if ! grep -rqE 'cfg\((all\()?(test, )?reev_loom' --include='*.rs' --exclude=sync
     exit 0
 fi
 export RUSTFLAGS="--cfg reev_loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"
+# Whether it is optimised matters, how well does not.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 run cargo test --release --lib loom -- --nocapture | tee "$log"

@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
-# Examples build; the benches run; the README's first command serves, answers a real client, and ends on SIGTERM with 0.
+# The benches run; the README's first command serves, answers a real client, and ends on SIGTERM with 0.
 source "$(dirname "$0")/common.sh"
-
-say "examples"
-run cargo build --release --examples
 
 command=$(readme_commands | head -n 1)
 example=$(sed -n 's/^cargo run --release --example \([a-z_0-9]*\)$/\1/p' <<<"$command")
