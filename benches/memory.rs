@@ -8,6 +8,7 @@
 #[path = "loopback/host.rs"]
 #[allow(dead_code, reason = "the clock is for loopback")]
 mod host;
+mod root;
 #[path = "loopback/servers/mod.rs"]
 #[allow(dead_code, reason = "the descriptions are for loopback")]
 mod servers;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
+    root::enter()?;
     let mut arguments = Arguments::from_env();
     arguments.contains("--bench");
     if arguments.contains("--help") {

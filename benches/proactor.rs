@@ -11,6 +11,7 @@ mod crowd;
 mod figures;
 #[path = "proactor/plot.rs"]
 mod plot;
+mod root;
 #[path = "proactor/servers.rs"]
 mod servers;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
+    root::enter()?;
     let mut arguments = Arguments::from_env();
     arguments.contains("--bench");
     if arguments.contains("--help") {

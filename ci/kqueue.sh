@@ -25,6 +25,6 @@ done | sort)
 
 # A folder of its own, or every build would undo the other's.
 export CARGO_TARGET_DIR=target/kqueue RUSTFLAGS="--cfg reev_kqueue_emulation"
-run cargo clippy --lib -- -D warnings
-run cargo build --examples
-run cargo test --lib "${tests[@]/#/--test=}"
+run cargo clippy -p reev --lib -- -D warnings
+run cargo build -p reev --examples
+run cargo test -p reev --lib "${tests[@]/#/--test=}"

@@ -13,5 +13,5 @@ export RUSTFLAGS="--cfg reev_loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPT
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-run cargo test --release --lib loom -- --nocapture | tee "$log"
+run cargo test -p reev --release --lib loom -- --nocapture | tee "$log"
 grep -qE 'test result: ok\. [1-9]' "$log" || fail "no loom test ran"

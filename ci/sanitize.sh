@@ -10,4 +10,4 @@ if [ -z "$runtime" ]; then
     exit 0
 fi
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/asan
-run cargo test --lib --target "$host"
+run cargo test -p reev --lib --target "$host"

@@ -55,6 +55,7 @@ ask() {
 
 say "the README's first command, on a port that the system chooses"
 read -ra words <<<"$command"
+run cargo build "${words[@]:2}"
 serve_and_ask "${words[@]}" -- --addr 127.0.0.1:0
 
 if (exec 3<>/dev/tcp/127.0.0.1/8080) 2>/dev/null; then

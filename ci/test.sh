@@ -10,4 +10,4 @@ read -ra words <<<"$command"
 run "${words[@]}"
 
 say "tests without the default features"
-run cargo test --no-default-features --no-run
+run cargo test -p reev --no-default-features --no-run

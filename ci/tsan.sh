@@ -31,8 +31,8 @@ export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 ${TSAN_OPTIONS:-}"
 # That test puts another file in a descriptor's place while a reactor uses it.
 skip=(--skip a_reactor_that_fails_stops_the_others)
 tests=(--lib --test hard_cases --test under_fire --test proactor --test server --test outbound)
-run cargo test -Zbuild-std --target "$host" "${tests[@]}" --no-run
+run cargo test -p reev -Zbuild-std --target "$host" "${tests[@]}" --no-run
 for round in $(seq "${TSAN_ROUNDS:-5}"); do
     say "ThreadSanitizer: round $round"
-    run cargo test -Zbuild-std --target "$host" "${tests[@]}" "$@" -- "${skip[@]}"
+    run cargo test -p reev -Zbuild-std --target "$host" "${tests[@]}" "$@" -- "${skip[@]}"
 done

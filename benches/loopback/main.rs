@@ -28,6 +28,8 @@ mod plots;
 mod progress;
 mod report;
 mod results;
+#[path = "../root.rs"]
+mod root;
 mod scale;
 mod servers;
 mod site;
@@ -156,6 +158,7 @@ fn main() -> ExitCode {
 
 /// Returns whether all that was asked for was measured.
 fn run() -> Result<bool> {
+    root::enter()?;
     let mut arguments = Arguments::from_env();
     arguments.contains("--bench");
     if arguments.contains("--help") {
@@ -423,7 +426,7 @@ fn flags(mut arguments: Arguments) -> Result<Flags> {
     }
     let cores = cores(arguments.opt_value_from_str("--cores")?)?;
     let whole = !chosen && scale.name == scale::FULL.name;
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bench");
+    let results = root::folder().join("docs/bench");
     let out = arguments
         .opt_value_from_str("--out")?
         .unwrap_or_else(|| if whole { results } else { target() });

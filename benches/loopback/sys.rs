@@ -361,12 +361,6 @@ fn set_socket_option(stream: &impl AsRawFd, option: libc::c_int, value: usize) -
     .map(drop)
 }
 
-/// Ends a coroutine that accepts connections, at its next system call.
-pub fn cancel(accepting: &may::coroutine::Coroutine) {
-    // SAFETY: the coroutine unwinds from where it waits, so what it owns is dropped: a listener, which no other uses.
-    unsafe { accepting.cancel() }
-}
-
 /// Gives a listener a longer queue of connections to accept than the 128 of `std` (at most net.core.somaxconn).
 pub fn set_backlog(listener: &TcpListener, backlog: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open while borrowed; on a socket that listens already this sets the length only.

@@ -6,7 +6,6 @@
 
 use super::Socket;
 use crate::site::Site;
-use crate::sys;
 use may_minihttp::{HttpServer, HttpService, Request, Response};
 use std::io;
 use std::sync::Arc;
@@ -37,7 +36,14 @@ pub fn run(socket: Socket, site: &Arc<Site>) -> io::Result<()> {
     let entered = may::go!(move || entering.enter()).join();
     entered.unwrap_or_else(|_| Err(io::Error::other("the worker thread panicked")))?;
     site.wait_for_stop()?;
-    sys::cancel(accepting.coroutine());
+    cancel(accepting.coroutine());
     accepting.wait();
     Ok(())
+}
+
+/// Ends the coroutine that accepts connections, at its next system call.
+#[allow(unsafe_code, reason = "there is no other way to end it")]
+fn cancel(accepting: &may::coroutine::Coroutine) {
+    // SAFETY: the coroutine unwinds from where it waits, so what it owns is dropped: a listener, which no other uses.
+    unsafe { accepting.cancel() }
 }
