@@ -36,5 +36,5 @@ export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/targets
 # The lint is mistaken on OpenBSD, whose thread-locals are made otherwise: they are const already.
 lints=(-D warnings -A clippy::missing_const_for_thread_local)
 # All in one: what they share is built once, and both cores are busy. To see whose an error is, name one target.
-run cargo +debian clippy -p reev -Zbuild-std "${targets[@]/#/--target=}" --lib --tests --examples -- "${lints[@]}"
-run cargo +debian clippy -p reev -Zbuild-std "${targets[@]/#/--target=}" --no-default-features --lib -- "${lints[@]}"
+run cargo +debian clippy -p reev -Zbuild-std -Zbuild-std-features=panic-unwind "${targets[@]/#/--target=}" --lib --tests --examples -- "${lints[@]}"
+run cargo +debian clippy -p reev -Zbuild-std -Zbuild-std-features=panic-unwind "${targets[@]/#/--target=}" --no-default-features --lib -- "${lints[@]}"

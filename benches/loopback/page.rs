@@ -46,7 +46,8 @@ pub fn text(results: &Results, plots: &[Plot], remarks: &[String]) -> String {
         text.push_str(
             "## Latency at a fixed rate\n\nMicroseconds from the moment an operation was due. In brackets: the driver's \
              own share may be more than half\nof it, so it is not to be believed. \"behind\": the server did not keep up \
-             with the rate. \"preempted\": how often another process took the server's core; then what is at the\nright is that process's.\n\n",
+             with the rate. \"preempted\": how often\nanother process took the server's core; then what is at the right is \
+             that process's.\n\n",
         );
         for outcome in &results.latency {
             latencies(&mut text, outcome);
