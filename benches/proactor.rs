@@ -16,6 +16,7 @@ mod root;
 mod servers;
 
 use std::error;
+use std::io::{self, IsTerminal as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +66,13 @@ fn main() -> ExitCode {
             eprintln!("\nproactor: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is being measured, on a terminal.
+fn progress(line: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r{line:<60}\r");
     }
 }
 
@@ -190,11 +198,14 @@ fn echo(flags: &Flags, size: usize, conns: usize) -> Result<()> {
     for round in 0..flags.rounds {
         for i in 0..servers.len() {
             let at = (i + round) % servers.len();
-            eprint!("\r{size} B, {conns} connections, round {round}: {:<12}", servers[at].name);
+            progress(&format!(
+                "{size} B, {conns} connections, round {round}: {}",
+                servers[at].name
+            ));
             all[at].push(slice(servers[at], size, conns, flags)?);
         }
     }
-    eprint!("\r{:60}\r", "");
+    progress("");
     println!("\necho of {size} B, {conns} connections");
     println!("  server         messages/s     MB/s  ratio (quartiles)      CPU us/message");
     for (server, works) in servers.iter().zip(&all) {
@@ -234,12 +245,12 @@ fn crowds(flags: &Flags, open_files: u64) -> Result<()> {
         for round in 0..flags.crowd_rounds {
             for i in 0..measured.len() {
                 let at = (i + round) % measured.len();
-                eprint!("\r{count} clients, round {round}: {:<12}", measured[at].name);
+                progress(&format!("{count} clients, round {round}: {}", measured[at].name));
                 times[at].push((count, crowd::measure(measured[at], count)?));
             }
         }
     }
-    eprint!("\r{:60}\r", "");
+    progress("");
     println!("\nseconds until N clients that each send {} B have them back", crowd::SIZE);
     print!("  {:>8}", "N");
     measured.iter().for_each(|server| print!("  {:>24}", server.name));

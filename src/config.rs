@@ -156,9 +156,10 @@ pub(crate) const ATTEMPTS_MAX: usize = 16;
 /// completed without it.
 #[cfg(feature = "proactor")]
 pub(crate) const UNPOLLED_MAX: u32 = 16;
-/// Events that a proactor takes from its poller at once.
+/// Events that a proactor takes from its poller at once: so few that what was read is still in the
+/// processor's cache when the caller writes it. Those that are left stand in the poller's line.
 #[cfg(feature = "proactor")]
-pub(crate) const HARVEST_MAX: usize = 256;
+pub(crate) const HARVEST_MAX: usize = 16;
 /// A proactor's caller that has not come back for so long is taken for busy.
 #[cfg(feature = "proactor")]
 pub(crate) const ABSENCE: Duration = Duration::from_millis(2);
