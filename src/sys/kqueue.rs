@@ -434,7 +434,34 @@ mod tests {
         assert_eq!(poller.confirm(id(7)).unwrap_err().raw_os_error(), Some(libc::EBADF));
         poller.changes.push(change);
         poller.confirm(id(8)).unwrap();
-        assert!(until(&mut poller, |event| event.id == id(7)).error, "the other's is told later");
+        let begun = Instant::now();
+        poller.wait(Some(Duration::from_secs(60))).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(30), "the other's is told without a wait");
+        assert!(poller.event(0).error && poller.event(0).id == id(7));
+    }
+
+    /// Planted: what a deletion does not find is refused.
+    #[test]
+    fn hard_case_39_a_deletion_of_what_is_gone_is_made() {
+        let (mut poller, _bell) = Poller::new(8).unwrap();
+        let (near, _far) = UnixStream::pair().unwrap();
+        let ident = near.as_raw_fd() as usize;
+        let delete = Kevent::new(ident, abi::EVFILT_READ, abi::EV_DELETE, id(1).as_u64());
+        poller.changes.push(delete);
+        poller.confirm(id(1)).unwrap();
+        poller.changes.push(delete);
+        quiet(&mut poller);
+    }
+
+    /// Planted: the filter for ends alone is not EV_CLEAR.
+    #[test]
+    fn hard_case_39_an_end_that_is_awaited_alone_is_told_once() {
+        let (mut poller, _bell) = Poller::new(8).unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        poller.watch(near.as_fd(), id(1), Interest::UNREGISTERED, Interest::FIN).unwrap();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        until(&mut poller, |event| event.fin);
+        no_end(&mut poller);
     }
 
     /// Planted: `forget` leaves the changes of the closed descriptor.
@@ -513,6 +540,18 @@ mod tests {
         far.write_all(b"x").unwrap();
         quiet(&mut poller);
         watch(both, Interest::UNREGISTERED); // what is not there is no error
+    }
+
+    /// Planted: the answer to a change is not looked at. Real kernels watch files too.
+    #[test]
+    #[cfg(all(feature = "proactor", reev_kqueue_emulation))]
+    fn hard_case_39_a_registrar_says_what_is_refused() {
+        let (poller, _bell) = Poller::new(8).unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let read = Interest::READ | Interest::EDGE;
+        let watched =
+            poller.registrar().unwrap().watch(file.as_fd(), id(1), Interest::UNREGISTERED, read);
+        assert_eq!(watched.unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 
     #[test]
