@@ -14,7 +14,7 @@ use libc::msghdr;
 use libc::{iovec, sockaddr_storage, socklen_t};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::listen::{Bound, UnixPath, remove_stale};
+use super::listen::{Bound, UnixPath, bind_first, remove_stale};
 use super::net::{self, SEND_FLAGS, addr_from, retry};
 use crate::addr::Addr;
 use crate::config::DATAGRAM_BATCH_MAX;
@@ -256,8 +256,9 @@ fn write_name(addr: &Addr, v6: bool, name: &mut sockaddr_storage) -> socklen_t {
 pub(crate) fn bind(endpoint: &Endpoint, options: &DatagramOptions) -> io::Result<Bound> {
     let bound = match endpoint {
         Endpoint::Udp { host, version, .. } => {
-            let wildcard = host.is_empty() && *version == IpVersion::Any;
-            bind_first(&endpoint.resolve()?, *version, wildcard, options)
+            bind_first(&endpoint.resolve()?, host, *version, |addr| {
+                bind_udp(addr, *version, options)
+            })
         }
         Endpoint::UnixDatagram(path) => bind_path(path, options),
         _ => bind_unix(endpoint, options),
@@ -277,35 +278,6 @@ pub(crate) fn bind_another(
         Some(addr) if net::PORTS_ARE_SPREAD => bind_udp(addr, version, options).map(OwnedFd::from),
         _ => bound.fd.try_clone(),
     }
-}
-
-fn bind_first(
-    addrs: &[SocketAddr],
-    version: IpVersion,
-    wildcard: bool,
-    options: &DatagramOptions,
-) -> io::Result<Bound> {
-    let mut first_error = None;
-    // Where one socket cannot take both, the wildcard is that of IPv4.
-    for &addr in addrs.iter().filter(|_| !wildcard || net::TAKES_BOTH_VERSIONS) {
-        match bind_udp(addr, version, options) {
-            Ok(socket) => return bound(socket.into()),
-            Err(error) => first_error = first_error.or(Some(error)),
-        }
-    }
-    let no_ipv6 = first_error.as_ref().is_none_or(|error| {
-        matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
-    });
-    if let (true, true, Some(addr)) = (wildcard, no_ipv6, addrs.first()) {
-        let v4 = SocketAddr::from(([0, 0, 0, 0], addr.port()));
-        return bound(bind_udp(v4, version, options)?.into());
-    }
-    Err(first_error.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
-}
-
-fn bound(fd: OwnedFd) -> io::Result<Bound> {
-    let addr = net::local_addr(fd.as_fd())?;
-    Ok(Bound { fd, addr, path: None })
 }
 
 fn bind_udp(addr: SocketAddr, version: IpVersion, options: &DatagramOptions) -> io::Result<Socket> {
@@ -391,7 +363,7 @@ fn bind_unix(endpoint: &Endpoint, options: &DatagramOptions) -> io::Result<Bound
     let socket = net::socket(Domain::UNIX, Type::DGRAM, None)?;
     set_buffers(&socket, options)?;
     socket.bind(&unix_addr(endpoint)?)?;
-    bound(socket.into())
+    Bound::without_path(socket)
 }
 
 fn bind_path(path: &std::path::Path, options: &DatagramOptions) -> io::Result<Bound> {
@@ -440,7 +412,7 @@ pub(crate) fn connect(endpoint: &Endpoint, options: &DatagramOptions) -> io::Res
     let connected = connected.map_err(|error| {
         io::Error::new(error.kind(), format!("cannot connect to {endpoint}: {error}"))
     })?;
-    bound(connected.into())
+    Bound::without_path(connected)
 }
 
 /// Prepares a datagram socket made elsewhere.
@@ -452,7 +424,7 @@ pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Bound> {
     }
     socket.set_nonblocking(true)?;
     socket.set_cloexec(true)?;
-    bound(fd)
+    Bound::without_path(fd)
 }
 
 /// Whether it is a socket of IPv6.

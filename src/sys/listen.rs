@@ -27,8 +27,9 @@ pub(crate) struct Bound {
 pub(crate) fn bind(endpoint: &Endpoint, options: &ListenOptions) -> io::Result<Bound> {
     let bound = match endpoint {
         Endpoint::Tcp { host, version, .. } => {
-            let wildcard = host.is_empty() && *version == IpVersion::Any;
-            bind_first(&endpoint.resolve()?, *version, wildcard, options)
+            bind_first(&endpoint.resolve()?, host, *version, |addr| {
+                bind_tcp(addr, *version, options, options.share_port)
+            })
         }
         Endpoint::Unix(path) => bind_path(path, options),
         Endpoint::UnixAbstract(name) => bind_abstract(name, options),
@@ -90,17 +91,19 @@ fn explain(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}{hint} ({error})"))
 }
 
-fn bind_first(
+/// Binds the first of a host's addresses that `bind` can.
+pub(super) fn bind_first(
     addrs: &[SocketAddr],
+    host: &str,
     version: IpVersion,
-    wildcard: bool,
-    options: &ListenOptions,
+    bind: impl Fn(SocketAddr) -> io::Result<Socket>,
 ) -> io::Result<Bound> {
+    let wildcard = host.is_empty() && version == IpVersion::Any;
     let mut first_error = None;
     // Where one socket cannot take both, the wildcard is that of IPv4.
     for &addr in addrs.iter().filter(|_| !wildcard || net::TAKES_BOTH_VERSIONS) {
-        match bind_tcp(addr, version, options, options.share_port) {
-            Ok(socket) => return bound(socket.into()),
+        match bind(addr) {
+            Ok(socket) => return Bound::without_path(socket),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
@@ -109,15 +112,18 @@ fn bind_first(
         matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
     });
     if let (true, true, Some(addr)) = (wildcard, no_ipv6, addrs.first()) {
-        let v4 = SocketAddr::from(([0, 0, 0, 0], addr.port()));
-        return bound(bind_tcp(v4, version, options, options.share_port)?.into());
+        return Bound::without_path(bind(SocketAddr::from(([0, 0, 0, 0], addr.port())))?);
     }
     Err(first_error.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
-fn bound(fd: OwnedFd) -> io::Result<Bound> {
-    let addr = net::local_addr(fd.as_fd())?;
-    Ok(Bound { fd, addr, path: None })
+impl Bound {
+    /// A bound socket that leaves nothing behind in a folder.
+    pub(super) fn without_path(socket: impl Into<OwnedFd>) -> io::Result<Bound> {
+        let fd = socket.into();
+        let addr = net::local_addr(fd.as_fd())?;
+        Ok(Bound { fd, addr, path: None })
+    }
 }
 
 /// The first socket of a group is not to find others on its port: with `shared` false it joins
@@ -208,7 +214,7 @@ fn bind_unix(addr: &SockAddr, options: &ListenOptions) -> io::Result<Bound> {
     set_options(&SockRef::from(&socket), options, false)?;
     socket.bind(addr)?;
     socket.listen(options.backlog)?;
-    bound(socket.into())
+    Bound::without_path(socket)
 }
 
 /// Unlinks the path of a server that is gone: only a socket, and only if nobody listens.
