@@ -1,8 +1,12 @@
 //! The proactor, with real sockets, as a user has it.
 
+#[path = "support/proactor.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod support;
+
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -10,11 +14,7 @@ use std::time::{Duration, Instant};
 
 use reev::proactor::{Deadline, Kind, Watcher, WatcherConfig};
 
-fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (client, listener.accept().unwrap().0)
-}
+use support::{collect, pair, pattern};
 
 /// One completion, its bytes copied.
 struct Got<T> {
@@ -28,27 +28,15 @@ struct Got<T> {
 }
 
 fn take<T: Send + 'static>(watcher: &mut Watcher<T>, n: usize) -> Vec<Got<T>> {
-    let mut got = Vec::new();
-    while got.len() < n {
-        for done in watcher.wait().unwrap() {
-            let data = done.data().to_vec();
-            got.push(Got {
-                context: done.context,
-                kind: done.kind,
-                bytes: done.bytes,
-                result: done.result.map_err(|error| error.kind()),
-                data,
-                buffer: done.buffer,
-                pieces: done.pieces,
-            });
-        }
-    }
-    assert_eq!(got.len(), n);
-    got
-}
-
-fn pattern(n: usize) -> Vec<u8> {
-    (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    collect(watcher, n, |done| Got {
+        data: done.data().to_vec(),
+        context: done.context,
+        kind: done.kind,
+        bytes: done.bytes,
+        result: done.result.map_err(|error| error.kind()),
+        buffer: done.buffer,
+        pieces: done.pieces,
+    })
 }
 
 #[test]

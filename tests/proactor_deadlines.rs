@@ -1,5 +1,9 @@
 //! Deadlines of the proactor: neither early nor late, and what they leave behind.
 
+#[path = "support/proactor.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod support;
+
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
@@ -8,28 +12,18 @@ use std::time::{Duration, Instant};
 
 use reev::proactor::{Deadline, Kind, Watcher};
 
-const MS: Duration = Duration::from_millis(1);
+use support::{collect, pattern};
 
-fn pattern(n: usize) -> Vec<u8> {
-    (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
-}
+const MS: Duration = Duration::from_millis(1);
 
 /// `n` completions: context, bytes and outcome.
 fn take<T: Send + 'static>(
     watcher: &mut Watcher<T>,
     n: usize,
 ) -> Vec<(T, usize, Result<(), ErrorKind>)> {
-    let mut got = Vec::new();
-    while got.len() < n {
-        got.extend(
-            watcher
-                .wait()
-                .unwrap()
-                .map(|done| (done.context, done.bytes, done.result.map_err(|error| error.kind()))),
-        );
-    }
-    assert_eq!(got.len(), n);
-    got
+    collect(watcher, n, |done| {
+        (done.context, done.bytes, done.result.map_err(|error| error.kind()))
+    })
 }
 
 /// A busy machine makes any of them late, and rounding all: in some twenty in a row, nearly all are

@@ -1,25 +1,25 @@
 //! What a watcher is given: sockets of every kind, in every state, with whatever was set on them.
 
+#[path = "support/proactor.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod support;
+
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use reev::proactor::{Conn, Deadline, Kind, Watcher};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use support::{pair, wait_until};
+
 /// Long enough for a busy machine; only a test that fails waits for it.
 const PATIENCE: Deadline = Deadline::After(Duration::from_secs(5));
-
-fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (client, listener.accept().unwrap().0)
-}
 
 /// The next completion: its kind, its outcome, its bytes.
 #[track_caller]
@@ -29,14 +29,6 @@ fn next<T: Send + 'static>(watcher: &mut Watcher<T>) -> (Kind, Result<(), ErrorK
     assert_eq!(completions.len(), 0, "one was submitted");
     let data = done.data().to_vec();
     (done.kind, done.result.map_err(|error| error.kind()), data)
-}
-
-/// Waits until the system has told the socket of `what`.
-fn wait_until(socket: &impl AsFd, what: PollFlags) {
-    let mut watched = [PollFd::new(socket.as_fd(), what)];
-    while !watched[0].revents().is_some_and(|told| told.contains(what)) {
-        poll(&mut watched, PollTimeout::NONE).unwrap();
-    }
 }
 
 #[test]

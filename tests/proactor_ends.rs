@@ -1,44 +1,30 @@
 //! How connections and watchers of the proactor end, from every side.
 
+#[path = "support/proactor.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod support;
+
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use reev::proactor::{Conn, Deadline, Delegator, Kind, Watcher};
 use socket2::SockRef;
 
-fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (client, listener.accept().unwrap().0)
-}
-
-/// Waits until the system has told the socket of `what`.
-fn wait_until(socket: &impl AsFd, what: PollFlags) {
-    let mut watched = [PollFd::new(socket.as_fd(), what)];
-    while !watched[0].revents().is_some_and(|told| told.contains(what)) {
-        poll(&mut watched, PollTimeout::NONE).unwrap();
-    }
-}
+use support::{collect, pair, wait_until};
 
 /// `n` completions: context, kind, bytes and outcome.
 type Outcome<T> = (T, Kind, usize, Result<(), ErrorKind>);
 
 fn take<T: Send + 'static>(watcher: &mut Watcher<T>, n: usize) -> Vec<Outcome<T>> {
-    let mut got = Vec::new();
-    while got.len() < n {
-        got.extend(watcher.wait().unwrap().map(|done| {
-            (done.context, done.kind, done.bytes, done.result.map_err(|error| error.kind()))
-        }));
-    }
-    assert_eq!(got.len(), n);
-    got
+    collect(watcher, n, |done| {
+        (done.context, done.kind, done.bytes, done.result.map_err(|error| error.kind()))
+    })
 }
 
 /// Input that nobody has read would turn a plain close into a reset, which takes the answer with

@@ -1,6 +1,10 @@
 //! The proactor's swap buffer: what is lent is right, it is used to its end, and who waits for it
 //! has a turn.
 
+#[path = "support/proactor.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod support;
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,12 +12,10 @@ use std::os::unix::net::UnixStream;
 use proptest::prelude::*;
 use reev::proactor::{Conn, Deadline, Kind, Watcher, WatcherConfig};
 
+use support::pattern;
+
 fn watcher<T: Send + 'static>(swap_buffer: usize) -> Watcher<T> {
     Watcher::with_config(&WatcherConfig { swap_buffer, ..WatcherConfig::default() }).unwrap()
-}
-
-fn pattern(n: usize) -> Vec<u8> {
-    (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
 /// One step of a peer that sends and a caller that reads.
