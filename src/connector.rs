@@ -396,10 +396,10 @@ impl Dispatcher {
                     }
                     return;
                 }
-                Err(error) if connecting.error.is_none() => {
-                    connecting.error = Some(unreachable(&destination.addr(), &error));
+                Err(error) => {
+                    let why = || unreachable(&destination.addr(), &error);
+                    connecting.error.get_or_insert_with(why);
                 }
-                Err(_) => {}
             }
         }
     }
@@ -464,15 +464,13 @@ impl Dispatcher {
     /// The time for a try is up.
     pub(crate) fn connect_timed_out(&mut self, id: ConnId) {
         if let Some(connecting) = self.connector.connecting.get_mut(&id) {
-            let error = connecting.error.take().unwrap_or_else(|| connecting.timed_out());
-            connecting.error = Some(error);
             connecting.resolving = false;
             connecting.untried.clear();
             self.try_failed(id);
         }
     }
 
-    /// Every address has failed: wait for the next try, or give up.
+    /// Every address has failed, or none in time: wait for the next try, or give up.
     fn try_failed(&mut self, id: ConnId) {
         self.close_attempts(id);
         self.core.cancel_internal(id, Purpose::ConnectTimeout);
