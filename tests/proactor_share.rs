@@ -24,6 +24,9 @@ fn what_other_threads_may_have() {
 fn a_busy_connection_leaves_others_their_turn() {
     const ROUNDS: usize = 200;
     const BUSY: usize = 4;
+    // What four reads complete between two looks at the poller, and a half more. The emulation of
+    // kqueue may leave out what is there, one look after another.
+    const BEFORE_MAX: usize = if cfg!(reev_kqueue_emulation) { 2000 } else { 100 };
     let (busy, firehose) = UnixStream::pair().unwrap();
     let (polite, peer) = UnixStream::pair().unwrap();
     let mut watcher = Watcher::new().unwrap();
@@ -56,7 +59,7 @@ fn a_busy_connection_leaves_others_their_turn() {
                     busy.read("busy", done.buffer).unwrap();
                 }
             }
-            assert!(others <= 100, "round {round}: {others} before it");
+            assert!(others <= BEFORE_MAX, "round {round}: {others} before it");
         }
     }
 }
