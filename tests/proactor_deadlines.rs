@@ -136,7 +136,7 @@ fn deadlines_may_be_as_far_as_there_are_numbers() {
 }
 
 /// Writes that time out say what went, whatever they were made of; what waits behind one that is
-/// stuck times out by itself.
+/// stuck times out by itself, and before it unless the machine was too busy to look in between.
 #[test]
 fn what_went_of_each_write_is_said() {
     const SIZE: usize = 1 << 20;
@@ -145,31 +145,31 @@ fn what_went_of_each_write_is_said() {
     let conn = watcher.delegate(ours).unwrap();
     let data = pattern(SIZE);
     let pieces: Vec<Vec<u8>> = data.chunks(999).flat_map(|c| [c.to_vec(), Vec::new()]).collect();
-    let all = 0..SIZE;
-    let mut expected: Vec<u8> = Vec::new();
-    for kind in 0..3 {
+    let mut behind_is_first = |kind| {
         match kind {
             0 => conn.write_by("first", data.clone(), Deadline::After(20 * MS)),
-            1 => conn.write_part("first", data.clone(), all.clone(), Deadline::After(20 * MS)),
+            1 => conn.write_part("first", data.clone(), 0..SIZE, Deadline::After(20 * MS)),
             _ => conn.write_vectored("first", pieces.clone(), Deadline::After(20 * MS)),
         }
         .unwrap();
         conn.write_by("behind", data.clone(), Deadline::After(5 * MS)).unwrap();
         conn.write("last", b"last".to_vec()).unwrap();
-        let late = Err(ErrorKind::TimedOut);
         let got = take(&mut watcher, 2);
-        assert_eq!(got[0], ("behind", 0, late));
-        let (context, went, result) = got[1];
-        assert_eq!((context, result), ("first", late));
+        let late = Err(ErrorKind::TimedOut);
+        assert!(got.contains(&("behind", 0, late)), "{got:?}");
+        let first = got.iter().find(|(context, ..)| *context == "first");
+        let &(_, went, result) = first.expect("both are late");
+        assert_eq!(result, late);
         assert!(went < SIZE);
-        expected.extend(&data[..went]);
-        expected.extend(b"last");
         // The peer makes room for the last one.
         let mut all = vec![0; went + 4];
         theirs.read_exact(&mut all).unwrap();
-        assert!(all == expected, "of kind {kind}, {went} bytes");
+        assert!(all[..went] == data[..went] && all[went..] == *b"last", "of kind {kind}, {went}");
         assert_eq!(take(&mut watcher, 1), [("last", 4, Ok(()))]);
-        expected.clear();
+        got[0].0 == "behind"
+    };
+    for kind in 0..3 {
+        assert!((0..100).any(|_| behind_is_first(kind)), "of kind {kind}: always behind it");
     }
 }
 
