@@ -271,12 +271,16 @@ impl Serving {
         answered.recv_timeout(Duration::from_secs(30)).unwrap()
     }
 
-    /// The turns that the reactor makes in a while without anything to do.
-    pub fn turns_at_rest(&self) -> u64 {
+    /// Waits until the reactor has nothing left to do; one that spins never gets there.
+    #[track_caller]
+    pub fn comes_to_rest(&self) {
         let turns = || self.handle.stats()[0].turns;
-        let before = turns();
-        std::thread::sleep(Duration::from_millis(60));
-        turns() - before
+        let mut before = turns();
+        until("it rests", || {
+            std::thread::sleep(Duration::from_millis(60));
+            let now = turns();
+            now - std::mem::replace(&mut before, now) < 10
+        });
     }
 }
 

@@ -321,8 +321,7 @@ fn hard_case_18_paused_connection_on_real_sockets(origin: Origin) {
                 if unread > 0 {
                     // Seen, and not acted on; and not seen again and again.
                     serving.ask(|_| ());
-                    let turns = serving.turns_at_rest();
-                    assert!(turns < 50, "{end} after {unread} at {at}: {turns} turns");
+                    serving.comes_to_rest();
                     remote.notify(1).unwrap();
                 }
                 assert_eq!(next().0, format!("eof after {unread}"), "{end} at {at}");
@@ -400,13 +399,11 @@ fn hard_case_19_epollout_on_real_sockets(origin: Origin) {
     let mut client = serving.peer(origin);
     client.write_all(b"x").unwrap();
     until("it is blocked", || serving.handle.stats()[0].bytes_out > 0);
-    let turns = serving.turns_at_rest();
-    assert!(turns < 50, "{turns} turns while blocked");
+    serving.comes_to_rest(); // blocked
     let mut got = vec![0; 2_000_000];
     client.read_exact(&mut got).unwrap();
     assert!(got == pattern(2_000_000, 19));
-    let turns = serving.turns_at_rest();
-    assert!(turns < 50, "{turns} turns when all was sent");
+    serving.comes_to_rest(); // all is sent
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(client), (Vec::new(), None));
 }

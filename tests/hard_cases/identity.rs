@@ -312,8 +312,7 @@ fn hard_case_04_a_dup_of_the_fd_exists(origin: Origin) {
     until("the slot is free", || serving.handle.stats()[0].open == 0);
     // The copy keeps the socket alive: it is readable, and no poller may know it.
     client.write_all(b"more").unwrap();
-    let turns = serving.turns_at_rest();
-    assert!(turns < 50, "{turns} turns for a socket that was closed");
+    serving.comes_to_rest();
     drop(copy);
 }
 
