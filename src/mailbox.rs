@@ -1,13 +1,15 @@
 //! A bounded queue into a reactor from any thread, with a doorbell.
 //!
-//! Senders push and then ring, but only if the bell has not been rung since the reactor last
-//! looked. The reactor clears the flag *before* it takes the queue: a message pushed after the
-//! take rings again, and none is left lying while the reactor sleeps.
+//! Senders push, and then ring if the reactor sleeps: one that is awake looks here in every turn,
+//! and again before it sleeps. That there is mail and that the reactor sleeps are said in one
+//! word, so that whoever comes second sees the other. The reactor takes the word of mail back
+//! *before* it takes the queue: a message pushed after the take says so again, and none is left
+//! lying while the reactor sleeps.
 
 use std::collections::VecDeque;
 use std::fmt;
 
-use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 
 /// Why a message from another thread was not accepted.
 ///
@@ -52,6 +54,11 @@ pub(crate) trait Weight {
     fn weight(&self) -> usize;
 }
 
+/// The bits of [`Mailbox::state`]: something was pushed that the reactor has not looked at; the
+/// reactor sleeps, or is about to.
+const MAIL: usize = 1;
+const ASLEEP: usize = 2;
+
 struct Queue<M> {
     mail: VecDeque<M>,
     bytes: usize,
@@ -60,8 +67,7 @@ struct Queue<M> {
 
 pub(crate) struct Mailbox<M, D> {
     queue: Mutex<Queue<M>>,
-    /// Rung, and not yet looked at.
-    rung: AtomicBool,
+    state: AtomicUsize,
     doorbell: D,
     messages_max: usize,
     bytes_max: usize,
@@ -71,7 +77,7 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
     pub(crate) fn new(doorbell: D, messages_max: usize, bytes_max: usize) -> Mailbox<M, D> {
         Mailbox {
             queue: Mutex::new(Queue { mail: VecDeque::new(), bytes: 0, closed: false }),
-            rung: AtomicBool::new(false),
+            state: AtomicUsize::new(0),
             doorbell,
             messages_max,
             bytes_max,
@@ -109,28 +115,42 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
             queue.bytes += weight;
             queue.mail.push_back(message);
         }
-        if !self.rung.swap(true, Ordering::AcqRel) {
+        // Of those who find it asleep, the first wakes it.
+        if self.state.fetch_or(MAIL, Ordering::AcqRel) == ASLEEP {
             self.doorbell.ring();
         }
         Ok(())
     }
 
+    /// The reactor is going to sleep, and what comes from now on rings; false, and nothing will,
+    /// if there is something to take.
+    #[inline]
+    pub(crate) fn begin_sleep(&self) -> bool {
+        self.state.compare_exchange(0, ASLEEP, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The reactor is awake again.
+    #[inline]
+    pub(crate) fn end_sleep(&self) {
+        self.state.fetch_and(!ASLEEP, Ordering::AcqRel);
+    }
+
     /// Whether there may be something to take.
     #[inline]
-    pub(crate) fn is_rung(&self) -> bool {
-        self.rung.load(Ordering::Relaxed)
+    pub(crate) fn has_mail(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & MAIL != 0
     }
 
     /// Moves up to `most` messages to `into`, in order; true if some are left. Only the reactor
     /// calls this.
     pub(crate) fn take(&self, most: usize, into: &mut VecDeque<M>) -> bool {
-        if !self.is_rung() {
+        if !self.has_mail() {
             return false;
         }
         if into.is_empty() && into.capacity() > most.saturating_mul(4) {
             *into = VecDeque::new(); // of a burst
         }
-        self.rung.swap(false, Ordering::AcqRel);
+        self.state.fetch_and(!MAIL, Ordering::AcqRel);
         let mut queue = lock(&self.queue);
         if queue.mail.len() <= most && into.is_empty() {
             std::mem::swap(&mut queue.mail, into);
@@ -147,7 +167,7 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
         }
         let left = !queue.mail.is_empty();
         if left {
-            self.rung.store(true, Ordering::Release);
+            self.state.fetch_or(MAIL, Ordering::Release);
         }
         left
     }
@@ -172,10 +192,13 @@ impl<M: Weight, D: Doorbell> Mailbox<M, D> {
 mod tests {
     use super::*;
 
-    struct Silent;
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
 
-    impl Doorbell for Silent {
-        fn ring(&self) {}
+    impl Doorbell for Counter {
+        fn ring(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     impl Weight for u64 {
@@ -184,9 +207,33 @@ mod tests {
         }
     }
 
+    /// A ring is a system call: only the first message to a reactor that sleeps has one.
+    #[test]
+    fn who_is_awake_is_not_rung_for() {
+        let mailbox = Mailbox::new(Counter::default(), usize::MAX, usize::MAX);
+        let rings = || mailbox.doorbell.0.load(Ordering::Relaxed);
+        let mut inbox = VecDeque::new();
+        for slept in 0..3 {
+            mailbox.send(1).unwrap();
+            mailbox.send(2).unwrap();
+            assert_eq!((rings(), mailbox.begin_sleep()), (slept, false), "awake, with mail");
+            mailbox.take(usize::MAX, &mut inbox);
+            assert!(mailbox.begin_sleep());
+            mailbox.send(3).unwrap();
+            mailbox.send(4).unwrap();
+            mailbox.end_sleep();
+            mailbox.send(5).unwrap();
+            assert_eq!((rings(), mailbox.begin_sleep()), (slept + 1, false), "awake again");
+            inbox.clear();
+            mailbox.take(usize::MAX, &mut inbox);
+            assert_eq!(inbox.make_contiguous(), [3, 4, 5]);
+            inbox.clear();
+        }
+    }
+
     #[test]
     fn the_queue_shrinks_after_a_burst() {
-        let mailbox = Mailbox::new(Silent, usize::MAX, usize::MAX);
+        let mailbox = Mailbox::new(Counter::default(), usize::MAX, usize::MAX);
         let mut inbox = VecDeque::new();
         (0..100_000u64).for_each(|n| mailbox.send(n).unwrap());
         for _ in 0..120 {
@@ -240,15 +287,17 @@ mod loom_tests {
             let left = mailbox.take(most, &mut inbox);
             let some = left || !inbox.is_empty();
             received.extend(inbox.drain(..));
-            if !some && received.len() < count {
+            if !some && received.len() < count && mailbox.begin_sleep() {
                 mailbox.doorbell.0.wait();
+                mailbox.end_sleep();
             }
         }
         received
     }
 
-    /// Planted: the flag is cleared after the queue was taken; the bell is rung before the
-    /// message is queued.
+    /// Planted: that there is mail is taken back after the queue was taken; it is said before the
+    /// message is queued; the reactor sleeps though it was said; it is rung for only if it slept
+    /// when the push began.
     #[test]
     fn hard_case_32_no_wake_up_is_lost() {
         loom::model(|| {

@@ -137,16 +137,24 @@ impl Reactor {
         {
             let backend = &mut self.dispatcher.backend;
             let end = backend.now().saturating_add(nanos(spin.min(sleep)));
+            let mailbox = &self.dispatcher.core.shared.mailbox;
             while backend.now() < end {
                 let ready = backend.wait(Wait::No)?;
-                if ready > 0 {
+                if ready > 0 || mailbox.has_mail() {
                     return Ok(ready);
                 }
                 std::thread::yield_now(); // to a peer on this core, or it could not answer
             }
             wait = self.wait(); // a timer may be due by now
         }
-        self.dispatcher.backend.wait(wait)
+        let Dispatcher { core, backend, .. } = &mut self.dispatcher;
+        let mailbox = &core.shared.mailbox;
+        if wait == Wait::No || !mailbox.begin_sleep() {
+            return backend.wait(Wait::No);
+        }
+        let ready = backend.wait(wait);
+        mailbox.end_sleep();
+        ready
     }
 
     fn begin_turn(&mut self) {
@@ -218,7 +226,7 @@ impl Reactor {
     fn read_mail(&mut self) {
         let shared = &self.dispatcher.core.shared;
         self.mail_left = false;
-        if shared.mailbox.is_rung() {
+        if shared.mailbox.has_mail() {
             let mut inbox = std::mem::take(&mut self.inbox);
             self.mail_left =
                 shared.mailbox.take(self.dispatcher.core.config.mail_per_turn, &mut inbox);

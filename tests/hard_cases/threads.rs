@@ -33,8 +33,8 @@ fn notified(config: Config) -> (Serving, mpsc::Receiver<Remote>, mpsc::Receiver<
 /// In each round two producers send at once and wait for their answers, so that the reactor
 /// falls asleep after each: one lost wake-up, and a round hangs. This shows that the eventfd does
 /// what the loom test beside the mailbox assumes of a doorbell. Planted: the bell is rung only
-/// for every second message; the flag is cleared after the queue was taken, with a pause between
-/// the two (without it, only loom sees that fault).
+/// for every second message; that there is mail is taken back after the queue was taken, with a
+/// pause between the two (without it, only loom sees that fault).
 #[test]
 fn hard_case_32_lost_wake_up() {
     const ROUNDS: u64 = 4000;
