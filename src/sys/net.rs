@@ -79,7 +79,10 @@ pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
 }
 
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Result<usize> {
-    send_message(fd, data, SEND_FLAGS)
+    match data {
+        [only] => send(fd, only), // without a message's copy into the kernel
+        data => send_message(fd, data, SEND_FLAGS),
+    }
 }
 
 /// As `send_vectored`, where more follows at once: a last segment that is not full waits for it
