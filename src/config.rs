@@ -133,6 +133,9 @@ pub(crate) const TAIL_COPY_MAX: usize = 4 << 10;
 /// Blocked output is queued in pieces of at least and at most these sizes.
 pub(crate) const CHUNK_MIN: usize = 4 << 10;
 pub(crate) const CHUNK_MAX: usize = 64 << 10;
+/// Connections that a callback of another has written to, whose output waits to be gathered; with
+/// one more, the first is flushed.
+pub(crate) const UNFLUSHED_MAX: usize = 128;
 /// What a file that waits counts against the output marks, at most.
 pub(crate) const FILE_WEIGHT: usize = 64 << 10;
 /// Bytes of a file in one `sendfile`.

@@ -37,6 +37,9 @@ pub(crate) struct Core {
     pub(crate) scratch_limit: usize,
     /// Connections that were changed and are to be settled.
     pub(crate) dirty: VecDeque<ConnId>,
+    /// Those of them that others have written to since the last settling, as far as they are not
+    /// flushed.
+    pub(crate) unflushed: VecDeque<ConnId>,
     /// Connections to end, and why.
     pub(crate) doomed: VecDeque<(ConnId, Close)>,
     /// Connections with a callback due that must not run inside or right after another.
@@ -76,6 +79,7 @@ impl Core {
             current: ConnId::NONE,
             scratch_limit: 0,
             dirty: VecDeque::new(),
+            unflushed: VecDeque::new(),
             doomed: VecDeque::new(),
             deferred: Vec::new(),
             incoming: Vec::new(),

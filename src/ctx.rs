@@ -402,8 +402,8 @@ impl Ctx<'_> {
     }
 
     /// Another connection of this reactor, or this one; `None` if it is gone or ending. What is
-    /// written there is sent when this callback has returned, and no callback of it runs
-    /// before.
+    /// written there is gathered and sent when this callback has returned, or earlier if it writes
+    /// to many; no callback of it runs before.
     pub fn conn(&mut self, id: ConnId) -> Option<Ctx<'_>> {
         let conn = self.core.conns.get(id.0)?;
         if conn.flags.any(Flags::ENDING) {

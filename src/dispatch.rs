@@ -159,6 +159,7 @@ impl Dispatcher {
 
     #[cold]
     fn settle_lists(&mut self) {
+        self.core.unflushed.clear(); // each is dirty too
         loop {
             for (id, handler) in std::mem::take(&mut self.core.incoming) {
                 self.install(id, handler);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::addr::Addr;
 use crate::buf::OutQueue;
 use crate::close::Close;
-use crate::config::{SCRATCH_MAX, SENDFILE_MAX};
+use crate::config::{SCRATCH_MAX, SENDFILE_MAX, UNFLUSHED_MAX};
 use crate::conn::Flags;
 use crate::core::Core;
 use crate::handler::ConnId;
@@ -66,7 +66,7 @@ impl Core {
             return;
         }
         if id != self.current {
-            self.queue_of(id, |queue| queue.push(data));
+            self.queue_for_other(net, id, |queue| queue.push(data));
         } else if self.send_now(net, data) {
             // all of it was taken, or the output failed
         } else if data.len() < self.config.direct_write_min
@@ -100,7 +100,7 @@ impl Core {
             }
             self.spill_scratch();
         }
-        self.queue_of(id, |queue| queue.push_shared(data));
+        self.queue_for_other(net, id, |queue| queue.push_shared(data));
         self.judge(net, id);
     }
 
@@ -127,6 +127,22 @@ impl Core {
         self.conns
             .get(id.0)
             .is_some_and(|conn| conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT))
+    }
+
+    /// Queues output for another connection than the current, which is flushed when the callback
+    /// is over, or when many more have been written to: so few queues are in use that they are in
+    /// the cache.
+    fn queue_for_other(&mut self, net: &mut Backend, id: ConnId, push: impl FnOnce(&mut OutQueue)) {
+        let first = self.conns.get(id.0).is_some_and(|conn| conn.out.is_none());
+        self.queue_of(id, push);
+        if first {
+            self.unflushed.push_back(id);
+            if self.unflushed.len() > UNFLUSHED_MAX
+                && let Some(longest) = self.unflushed.pop_front()
+            {
+                self.flush(net, longest);
+            }
+        }
     }
 
     fn queue_of(&mut self, id: ConnId, push: impl FnOnce(&mut OutQueue)) {

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use reev::sim::Simulation;
 use reev::{Config, EvHandler, ListenOptions};
 
 use crate::common::origin::{Origin, both_ways};
@@ -133,7 +134,34 @@ fn hard_case_22_small_messages_need_no_buffer(origin: Origin) {
     assert!(growth < 1024, "{growth} bytes for {CLIENTS} connections");
 }
 
+/// A message to many has few queues in use at a time, and what is written to one in pieces still
+/// arrives in order. Planted: nothing is flushed before all is written.
+fn hard_case_22_a_message_to_many_needs_few_queues(origin: Origin) {
+    const MANY: usize = 2000;
+    let mut sim = Simulation::new(1);
+    let listener = origin.listen(&mut sim, |_| each(usual));
+    let peers: Vec<_> = (0..MANY).map(|_| listener.connect(&mut sim)).collect();
+    sim.settle();
+    let ids = sim.reactor().conn_ids();
+    assert!(ids.len() >= MANY);
+    let before = HELD.with(Cell::get);
+    for piece in [&b"a message "[..], b"to all", b", in pieces"] {
+        for &id in &ids {
+            let mut to = sim.reactor().conn(id).unwrap();
+            to.write(piece);
+            to.write_owned(piece);
+        }
+    }
+    let held = HELD.with(Cell::get) - before;
+    sim.settle();
+    for peer in peers {
+        assert_eq!(peer.receive(), b"a message a message to allto all, in pieces, in pieces");
+    }
+    assert!(held < 1 << 20, "{held} bytes for what waits for {MANY}");
+}
+
 both_ways!(
+    hard_case_22_a_message_to_many_needs_few_queues,
     hard_case_22_an_idle_connection_owns_no_buffer,
     hard_case_22_a_short_tail_owns_a_short_buffer,
     hard_case_22_small_messages_need_no_buffer,
