@@ -13,7 +13,7 @@ use std::rc::Rc;
 use arrayvec::ArrayVec;
 use bytes::{Buf, Bytes};
 
-use crate::config::{CHUNK_MAX, CHUNK_MIN, FILE_WEIGHT, IOVECS_MAX};
+use crate::config::{CHUNK_FIRST, CHUNK_MAX, CHUNK_MIN, FILE_WEIGHT, IOVECS_MAX};
 
 enum Chunk {
     /// Small writes, gathered; `start` bytes have been sent.
@@ -100,16 +100,17 @@ impl OutQueue {
             data = &data[room..];
         }
         for piece in data.chunks(CHUNK_MAX) {
-            let mut bytes = Vec::with_capacity(piece.len().max(CHUNK_MIN));
+            let least = if self.chunks.is_empty() { CHUNK_FIRST } else { CHUNK_MIN };
+            let mut bytes = Vec::with_capacity(piece.len().max(least));
             bytes.extend_from_slice(piece);
             self.chunks.push_back(Chunk::Copied { bytes, start: 0 });
         }
     }
 
-    /// Appends a shared buffer; small ones are copied, which costs less than a slice of their
-    /// own.
+    /// Appends a shared buffer; behind others a small one is copied, which costs less than a slice
+    /// of its own.
     pub(crate) fn push_shared(&mut self, bytes: Bytes) {
-        if bytes.len() < CHUNK_MIN {
+        if bytes.is_empty() || (bytes.len() < CHUNK_MIN && !self.chunks.is_empty()) {
             return self.push(&bytes);
         }
         self.grow(bytes.len());

@@ -130,9 +130,11 @@ pub(crate) const SCRATCH_MAX: usize = 64 << 10;
 /// Tails up to this size, and up to half of the read buffer, are copied in front of the next
 /// read; longer ones are read into.
 pub(crate) const TAIL_COPY_MAX: usize = 4 << 10;
-/// Blocked output is queued in pieces of at least and at most these sizes.
+/// Output is queued in pieces with room for at least and at most so much.
 pub(crate) const CHUNK_MIN: usize = 4 << 10;
 pub(crate) const CHUNK_MAX: usize = 64 << 10;
+/// The least room of a queue's first piece, which is most often sent before another comes.
+pub(crate) const CHUNK_FIRST: usize = 512;
 /// Connections that a callback of another has written to, whose output waits to be gathered; with
 /// one more, the first is flushed.
 pub(crate) const UNFLUSHED_MAX: usize = 128;

@@ -91,7 +91,7 @@ impl Remote {
     }
 
     /// Sends `bytes` to the peer, after all that this thread sent before. The buffer is shared,
-    /// not copied, unless it is small.
+    /// not copied, unless it is small and others wait before it.
     ///
     /// # Errors
     /// [`SendError::Full`] if the mailbox holds `Config::mailbox_max` messages or
