@@ -1,5 +1,8 @@
 //! Connecting out, on the simulated kernel and on real sockets.
 
+#[path = "support/refusing.rs"]
+mod refusing;
+
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -9,6 +12,8 @@ use std::time::Duration;
 
 use reev::sim::Simulation;
 use reev::{Close, Config, ConnectOptions, Ctx, EvHandler, Retry, SendError, Server};
+
+use refusing::Refusing;
 
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -377,8 +382,8 @@ fn a_name_is_resolved_and_connected_to() {
 
 #[test]
 fn hard_case_25_a_real_refusal_is_a_refusal() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (running, told) = on_a_reactor(format!("tcp://{unused}"));
+    let refusing = Refusing::new();
+    let (running, told) = on_a_reactor(format!("tcp://{}", refusing.addr()));
     assert_eq!(told.recv().unwrap(), "fail ConnectionRefused");
     assert!(told.recv().is_err(), "told once, and the handler dropped");
     running.handle().stop();

@@ -14,6 +14,13 @@ use socket2::SockRef;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Takes only what it sends itself: others are refused, and nobody else can have the port.
+fn refusing_socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(socket.local_addr().unwrap()).unwrap();
+    socket
+}
+
 /// Tells what comes and sends it back.
 struct Echo(Sender<String>);
 
@@ -193,7 +200,8 @@ fn ipv6_and_ipv4_on_one_socket() {
 fn icmp_errors_are_told_and_end_nothing() {
     for options in ways() {
         let (serving, addr, id, told) = echo("udp://127.0.0.1:0", options);
-        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refusing = refusing_socket();
+        let closed = refusing.local_addr().unwrap();
         let to = Addr::from(closed);
         for _ in 0..3 {
             let to = to.clone();
@@ -282,7 +290,8 @@ fn connected_sockets_hear_their_peer_alone() {
     assert_eq!(serving.ask(move |r| r.conn(id).unwrap().peer().to_string()), addr.to_string());
 
     // Nobody is there: told, and it goes on.
-    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = refusing_socket();
+    let closed = refusing.local_addr().unwrap();
     for icmp_errors in [true, false] {
         let (tell, told) = mpsc::channel();
         let options = DatagramOptions { icmp_errors, ..DatagramOptions::default() };

@@ -1,9 +1,11 @@
 //! Connecting out, adopting, detaching and foreign descriptors, on real sockets.
 
 mod common;
+#[path = "support/refusing.rs"]
+mod refusing;
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use common::{Serving, config, pattern, read_all, until};
 use reev::{Close, ConnectOptions, Ctx, Detached, EvHandler, ListenOptions, Readiness, SendError};
+use refusing::Refusing;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,10 +82,6 @@ fn all(told: &Receiver<String>) -> Vec<String> {
     }
 }
 
-fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 #[test]
 fn any_thread_connects_and_is_told_what_came_of_it() {
     let serving = idle_server();
@@ -117,7 +116,8 @@ fn hard_case_25_the_next_address_is_tried_at_once_when_the_first_refuses() {
         ..ConnectOptions::default()
     };
     let (tell, told) = telling();
-    let addrs = vec![refusing(), refusing(), addr];
+    let refusing = [Refusing::new(), Refusing::new()];
+    let addrs = vec![refusing[0].addr(), refusing[1].addr(), addr];
     serving.handle.connect(addrs, &options, move || Telling(tell)).unwrap();
     assert_eq!(next(&told), format!("open {addr}"));
 }
@@ -126,7 +126,7 @@ fn hard_case_25_the_next_address_is_tried_at_once_when_the_first_refuses() {
 fn hard_case_25_a_socket_that_meets_itself_is_refused() {
     let serving = idle_server();
     // Bound to the port it connects to, a client meets itself at once (RFC 9293 section 3.5).
-    let addr = refusing();
+    let addr = Refusing::new().addr(); // free again
     let options = ConnectOptions { bind: Some(addr), ..ConnectOptions::default() };
     let (tell, told) = telling();
     serving.handle.connect(addr, &options, move || Telling(tell)).unwrap();

@@ -1,9 +1,14 @@
 //! The examples of connecting out, datagrams and sources, as their users meet them.
 
+#[path = "support/refusing.rs"]
+mod refusing;
+
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
+
+use refusing::Refusing;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -239,8 +244,8 @@ fn tcp_proxy_closes_what_is_idle_in_both_directions() {
 #[test]
 fn tcp_proxy_uses_the_backends_that_are_there() {
     let echo = Example::start("echo", &[]);
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (dead, live) = (dead.to_string(), echo.addr.to_string());
+    let dead = Refusing::new();
+    let (dead, live) = (dead.addr().to_string(), echo.addr.to_string());
     let proxy = Example::start("tcp_proxy", &["--backend", &dead, "--backend", &live]);
     for _ in 0..5 {
         let mut client = proxy.connect();

@@ -1,6 +1,8 @@
 //! Two connections joined: bytes, back-pressure, half-closes and ends are passed on.
 
 mod common;
+#[path = "support/refusing.rs"]
+mod refusing;
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -12,6 +14,7 @@ use std::time::Duration;
 use common::{Serving, pattern, read_all, until};
 use reev::sim::{Faults, Peer, Simulation};
 use reev::{Close, Config, ConnId, ConnectOptions, Ctx, EvHandler};
+use refusing::Refusing;
 
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -427,8 +430,8 @@ fn a_reset_in_a_stream_through_the_pipe_is_passed_on() {
 
 #[test]
 fn a_dead_backend_and_a_client_that_leaves_early_leave_nothing_behind() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let refused = proxy(nobody);
+    let nobody = Refusing::new();
+    let refused = proxy(nobody.addr());
     let mut client = refused.connect();
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
