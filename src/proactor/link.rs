@@ -410,10 +410,7 @@ impl<T> Link<T> {
             };
             let slices = write.slices();
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-            let sent = match &slices[..] {
-                [slice] => net::send(socket.as_fd(), slice),
-                slices => net::send_vectored(socket.as_fd(), slices),
-            };
+            let sent = net::send_vectored(socket.as_fd(), &slices);
             drop(slices);
             match sent {
                 Ok(n) => {
