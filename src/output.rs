@@ -66,7 +66,7 @@ impl Core {
             return;
         }
         if id != self.current {
-            self.queue_for_other(net, id, |queue| queue.push(data));
+            self.queue_of(net, id, |queue| queue.push(data));
         } else if self.send_now(net, data) {
             // all of it was taken, or the output failed
         } else if data.len() < self.config.direct_write_min
@@ -75,7 +75,7 @@ impl Core {
             self.scratch.extend_from_slice(data);
         } else {
             self.spill_scratch();
-            self.queue_of(id, |queue| queue.push(data));
+            self.queue_of(net, id, |queue| queue.push(data));
         }
         self.judge(net, id);
     }
@@ -94,13 +94,13 @@ impl Core {
         if id == self.current {
             if let Some(sent) = self.send_direct(net, &data) {
                 if sent < data.len() {
-                    self.queue_of(id, |queue| queue.push_shared(data.slice(sent..)));
+                    self.queue_of(net, id, |queue| queue.push_shared(data.slice(sent..)));
                 }
                 return self.judge(net, id);
             }
             self.spill_scratch();
         }
-        self.queue_for_other(net, id, |queue| queue.push_shared(data));
+        self.queue_of(net, id, |queue| queue.push_shared(data));
         self.judge(net, id);
     }
 
@@ -118,7 +118,7 @@ impl Core {
         if id == self.current {
             self.spill_scratch();
         }
-        self.queue_of(id, |queue| queue.push_file(file, part));
+        self.queue_of(net, id, |queue| queue.push_file(file, part));
         self.judge(net, id);
     }
 
@@ -129,13 +129,17 @@ impl Core {
             .is_some_and(|conn| conn.kind.has_output() && !conn.flags.any(Flags::OUTPUT_SHUT))
     }
 
-    /// Queues output for another connection than the current, which is flushed when the callback
-    /// is over, or when many more have been written to: so few queues are in use that they are in
-    /// the cache.
-    fn queue_for_other(&mut self, net: &mut Backend, id: ConnId, push: impl FnOnce(&mut OutQueue)) {
-        let first = self.conns.get(id.0).is_some_and(|conn| conn.out.is_none());
-        self.queue_of(id, push);
-        if first {
+    /// Queues output. That for another connection than the current is flushed when the callback is
+    /// over, or when many more have been written to: so few queues are in use that they are in the
+    /// cache.
+    fn queue_of(&mut self, net: &mut Backend, id: ConnId, push: impl FnOnce(&mut OutQueue)) {
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return;
+        };
+        let first = conn.out.is_none();
+        push(conn.queue(&self.queued));
+        self.touch(id);
+        if first && id != self.current {
             self.unflushed.push_back(id);
             if self.unflushed.len() > UNFLUSHED_MAX
                 && let Some(longest) = self.unflushed.pop_front()
@@ -143,13 +147,6 @@ impl Core {
                 self.flush(net, longest);
             }
         }
-    }
-
-    fn queue_of(&mut self, id: ConnId, push: impl FnOnce(&mut OutQueue)) {
-        if let Some(conn) = self.conns.get_mut(id.0) {
-            push(conn.queue(&self.queued));
-        }
-        self.touch(id);
     }
 
     /// Sends the scratch and `data` at once if nothing waits before them: `data` is large, the
@@ -160,7 +157,7 @@ impl Core {
             return false;
         };
         if sent < data.len() {
-            self.queue_of(self.current, |queue| queue.push(&data[sent..]));
+            self.queue_of(net, self.current, |queue| queue.push(&data[sent..]));
         }
         true
     }
