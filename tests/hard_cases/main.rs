@@ -6,6 +6,7 @@ mod common;
 
 mod bounds;
 mod bytes;
+mod callbacks;
 mod identity;
 mod memory;
 mod threads;
