@@ -53,15 +53,13 @@ impl Tail {
         Ok(Tail { path: path.to_owned(), file: Some(file), buffer: vec![0; PIECE] })
     }
 
-    /// Opens the file again if the path leads to another one now.
-    fn follow(&mut self) {
+    /// Whether the path leads to another file now than the one that is open.
+    fn is_replaced(&self) -> bool {
         let Ok(found) = std::fs::metadata(&self.path) else {
-            return; // between two files
+            return false; // between two files
         };
-        let same = self.file.as_ref().and_then(|file| file.metadata().ok());
-        if same.is_none_or(|open| (open.dev(), open.ino()) != (found.dev(), found.ino())) {
-            self.file = File::open(&self.path).ok();
-        }
+        let open = self.file.as_ref().and_then(|file| file.metadata().ok());
+        open.is_none_or(|open| (open.dev(), open.ino()) != (found.dev(), found.ino()))
     }
 
     /// Reads what is new; 0 at the end.
@@ -76,12 +74,16 @@ impl Tail {
     }
 
     fn pass_on(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        let n = self.read()?;
-        if n == 0 {
-            self.follow();
-            if self.file.as_mut().is_none_or(|file| file.stream_position().is_ok_and(|at| at > 0)) {
-                return Ok(());
+        let mut n = self.read()?;
+        if n == 0 && self.is_replaced() {
+            n = self.read()?; // what came to its end before it was replaced
+            if n == 0 {
+                self.file = File::open(&self.path).ok();
+                n = self.read()?;
             }
+        }
+        if n == 0 {
+            return Ok(());
         }
         let piece = Bytes::copy_from_slice(&self.buffer[..n]);
         let clients: Vec<ConnId> = cx.local::<Clients>().0.iter().copied().collect();
@@ -90,9 +92,7 @@ impl Tail {
                 client.write_owned(piece.clone());
             }
         }
-        if n > 0 {
-            cx.set_timer(std::time::Duration::ZERO); // there may be more
-        }
+        cx.set_timer(std::time::Duration::ZERO); // there may be more
         Ok(())
     }
 }
