@@ -236,6 +236,7 @@ fn names_and_unix_sockets_are_targets() {
     let _server = Server::at("http_plaintext", &target);
     let json = until_answered(&["http", &target, "--path", "/plaintext"]);
     assert_eq!(number(&json, "/statuses/200"), number(&json, "/requests/answered"));
+    std::fs::remove_file(path).unwrap(); // its server is killed, and leaves it
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub struct Config {
     /// The most frames one message may come in. More fail the connection with 1009.
     pub fragments_max: u32,
     /// Messages longer than this many bytes are sent in frames of this size; `None`: always in one frame.
-    /// A size of 0 counts as 1.
+    /// A size of 0 counts as 1, and one of 4 GiB or more as `None`.
     pub fragment_size: Option<usize>,
     /// Answer a ping with a pong of the same payload at once; otherwise the user answers.
     pub answer_pings: bool,

@@ -15,9 +15,9 @@ use super::sender::{Sender, State};
 pub struct Connection {
     receiver: Receiver,
     sender: Sender,
-    answer_pings: bool,
-    answer_close: bool,
 }
+
+const _: () = assert!(size_of::<Connection>() <= 48, "an idle connection has to stay small");
 
 /// What one step took, what came of it, and the half to answer with.
 pub struct Step<'a> {
@@ -35,8 +35,6 @@ impl Connection {
         Connection {
             receiver: Receiver::new(role, config, deflate),
             sender: Sender::new(role, config, deflate),
-            answer_pings: config.answer_pings,
-            answer_close: config.answer_close,
         }
     }
 
@@ -67,7 +65,7 @@ impl Connection {
         data: &'a mut [u8],
         out: &mut Vec<u8>,
     ) -> Result<Step<'a>, ProtocolError> {
-        let Connection { receiver, sender, .. } = self;
+        let Connection { receiver, sender } = self;
         if matches!(sender.state(), State::CloseReceived | State::Done) {
             return Ok(Step { used: data.len(), event: None, sender });
         }
@@ -75,14 +73,8 @@ impl Connection {
             Ok(Decoded { used, event }) => {
                 match &event {
                     None | Some(Event::Text(_) | Event::Binary(_) | Event::Pong(_)) => {}
-                    // The sender refuses a pong after its close frame, when the peer needs none.
-                    Some(Event::Ping(payload)) if self.answer_pings => {
-                        _ = sender.pong(payload, out)
-                    }
-                    Some(Event::Ping(_)) => {}
-                    Some(Event::Close(frame)) => {
-                        sender.close_received(frame, self.answer_close, out)
-                    }
+                    Some(Event::Ping(payload)) => sender.ping_received(payload, out),
+                    Some(Event::Close(frame)) => sender.close_received(frame, out),
                 }
                 Ok(Step { used, event, sender })
             }
@@ -91,15 +83,5 @@ impl Connection {
                 Err(error)
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 72, "{}", size_of::<Connection>());
     }
 }

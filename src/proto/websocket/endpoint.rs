@@ -32,7 +32,7 @@ pub(super) struct Endpoint<H> {
     role: Role,
 }
 
-const _: () = assert!(size_of::<Endpoint<()>>() <= 96, "an idle connection has to stay small");
+const _: () = assert!(size_of::<Endpoint<()>>() <= 72, "an idle connection has to stay small");
 
 /// A handler's view, of disjoint parts of the endpoint.
 macro_rules! view {

@@ -53,12 +53,31 @@ pub enum Compress {
 /// # Ok::<(), reev::websocket::SendError>(())
 /// ```
 pub struct Sender {
+    /// `None`: payloads leave as they are, as those of most servers do.
+    coding: Option<Box<Coding>>,
+    /// [`UNCUT`]: messages are not cut.
+    fragment_size: u32,
+    /// 1006 while there was no close frame.
+    close_code: CloseCode,
     state: State,
-    masks: Option<Box<Masks>>,
-    deflater: Option<Box<Deflater>>,
-    fragment_size: usize,
-    close_code: Option<CloseCode>,
+    /// What is answered without the user: a set of the two below.
+    answers: u8,
 }
+
+const ANSWER_PINGS: u8 = 1;
+const ANSWER_CLOSE: u8 = 2;
+
+const _: () = assert!(size_of::<Sender>() <= 16, "an idle connection has to stay small");
+
+/// What is done to payloads.
+struct Coding {
+    /// A client's.
+    masks: Option<Masks>,
+    deflater: Option<Deflater>,
+}
+
+/// A fragment size that no message reaches.
+const UNCUT: u32 = u32::MAX;
 
 impl Sender {
     /// An encoder for one end of a connection, with what the handshake agreed on. A client's masks are the system's.
@@ -68,44 +87,68 @@ impl Sender {
             Role::Server => (agreed.server_max_window_bits, !agreed.server_no_context_takeover),
             Role::Client => (agreed.client_max_window_bits, !agreed.client_no_context_takeover),
         });
-        let deflater =
-            own.map(|(bits, takeover)| Box::new(Deflater::new(level, bits, takeover, threshold)));
+        let deflater = own.map(|(bits, takeover)| Deflater::new(level, bits, takeover, threshold));
+        let masks = (role == Role::Client).then(Masks::system);
+        let is_coded = masks.is_some() || deflater.is_some();
+        let fragment_size = config.fragment_size.map(|size| u32::try_from(size.max(1)));
         Sender {
+            coding: is_coded.then(|| Box::new(Coding { masks, deflater })),
+            fragment_size: fragment_size.and_then(Result::ok).unwrap_or(UNCUT),
+            close_code: CloseCode::ABNORMAL,
             state: State::Open,
-            masks: (role == Role::Client).then(|| Box::new(Masks::system())),
-            deflater,
-            fragment_size: config.fragment_size.unwrap_or(usize::MAX).max(1),
-            close_code: None,
+            answers: (u8::from(config.answer_pings) * ANSWER_PINGS)
+                | (u8::from(config.answer_close) * ANSWER_CLOSE),
         }
     }
 
     /// Replaces a client's masks, for a simulation that must repeat. A server has none to replace.
     pub fn set_masks(&mut self, masks: Masks) {
-        if self.masks.is_some() {
-            self.masks = Some(Box::new(masks));
+        if let Some(own) = self.masks_mut() {
+            *own = masks;
         }
     }
 
     /// Which end this is.
     pub(super) fn role(&self) -> Role {
-        if self.masks.is_some() { Role::Client } else { Role::Server }
+        if self.is_masking() { Role::Client } else { Role::Server }
+    }
+
+    fn is_masking(&self) -> bool {
+        self.coding.as_ref().is_some_and(|coding| coding.masks.is_some())
+    }
+
+    fn masks_mut(&mut self) -> Option<&mut Masks> {
+        self.coding.as_mut()?.masks.as_mut()
+    }
+
+    fn deflater(&self) -> Option<&Deflater> {
+        self.coding.as_ref()?.deflater.as_ref()
+    }
+
+    fn deflater_mut(&mut self) -> Option<&mut Deflater> {
+        self.coding.as_mut()?.deflater.as_mut()
+    }
+
+    #[inline]
+    fn is_one_frame(&self, len: usize) -> bool {
+        len <= self.fragment_size as usize || self.fragment_size == UNCUT
     }
 
     /// Whether a message of `len` bytes leaves in one frame and uncompressed.
     #[inline]
     pub(super) fn is_uncut(&self, len: usize) -> bool {
-        self.deflater.is_none() && len <= self.fragment_size
+        self.deflater().is_none() && self.is_one_frame(len)
     }
 
     /// Whether permessage-deflate was agreed on.
     pub(super) fn is_deflated(&self) -> bool {
-        self.deflater.is_some()
+        self.deflater().is_some()
     }
 
     /// The window, in bytes, of a connection whose compressed messages have no history: one that others compressed
     /// may stand between them without the sender's knowledge. 0 for all other connections.
     pub(super) fn free_window(&self) -> usize {
-        let deflater = self.deflater.as_ref().filter(|deflater| !deflater.has_takeover());
+        let deflater = self.deflater().filter(|deflater| !deflater.has_takeover());
         deflater.map_or(0, |deflater| deflater.reach())
     }
 
@@ -117,7 +160,13 @@ impl Sender {
     /// The code of the close frame that came first, the peer's or this side's, with 1005 for one without a code; `None`
     /// while there was none: a connection that ends so ended with 1006.
     pub fn close_code(&self) -> Option<CloseCode> {
-        self.close_code
+        (self.close_code != CloseCode::ABNORMAL).then_some(self.close_code)
+    }
+
+    fn note_close_code(&mut self, code: Option<CloseCode>) {
+        if self.close_code == CloseCode::ABNORMAL {
+            self.close_code = code.unwrap_or(CloseCode::NO_STATUS);
+        }
     }
 
     /// Sends a text message, compressed from the threshold on.
@@ -151,7 +200,7 @@ impl Sender {
         out: &mut Vec<u8>,
     ) -> Result<(), SendError> {
         self.check_open()?;
-        if self.masks.is_none() && self.deflater.is_none() && payload.len() <= self.fragment_size {
+        if self.coding.is_none() && self.is_one_frame(payload.len()) {
             put_plain(FIN | kind.opcode(), payload, out);
         } else {
             self.message_any(kind, payload, compress, out);
@@ -167,7 +216,7 @@ impl Sender {
     pub fn plain_header(&self, kind: Kind, len: usize) -> Result<Option<HeaderBytes>, SendError> {
         self.check_open()?;
         let header = Header { first: FIN | kind.opcode(), len: len as u64, mask: None };
-        Ok(self.masks.is_none().then(|| header.encode()))
+        Ok((!self.is_masking()).then(|| header.encode()))
     }
 
     /// The bytes of a prepared message for this connection, compressed where the connection allows. They must be sent
@@ -177,10 +226,10 @@ impl Sender {
     /// [`SendError::ClientRole`] on a client, [`SendError::Closed`] after the close frame.
     pub fn prepared<'p>(&mut self, message: &'p Prepared) -> Result<&'p Bytes, SendError> {
         self.check_open()?;
-        if self.masks.is_some() {
+        if self.is_masking() {
             return Err(SendError::ClientRole);
         }
-        if let Some(deflater) = &mut self.deflater
+        if let Some(deflater) = self.deflater_mut()
             && let Some(frame) = message.compressed(deflater.reach())
         {
             // The peer's window takes the message in, this side's does not: they no longer agree on the past.
@@ -236,20 +285,23 @@ impl Sender {
         self.state = State::Done;
     }
 
-    /// Takes note of the peer's close frame, and answers it with the same code if asked to and not yet done.
-    pub(super) fn close_received(
-        &mut self,
-        frame: &CloseFrame<'_>,
-        answer: bool,
-        out: &mut Vec<u8>,
-    ) {
-        self.close_code.get_or_insert(frame.code.unwrap_or(CloseCode::NO_STATUS));
+    /// Answers the peer's ping, if that is not the user's affair. After the close frame the peer needs no pong.
+    pub(super) fn ping_received(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        if self.answers & ANSWER_PINGS != 0 {
+            _ = self.pong(payload, out);
+        }
+    }
+
+    /// Takes note of the peer's close frame, and answers it with the same code, if that is not the user's affair and
+    /// not yet done.
+    pub(super) fn close_received(&mut self, frame: &CloseFrame<'_>, out: &mut Vec<u8>) {
+        self.note_close_code(frame.code);
         self.state = match self.state {
             State::Open => State::CloseReceived,
             State::CloseReceived => State::CloseReceived,
             State::CloseSent | State::Done => State::Done,
         };
-        if answer && self.state == State::CloseReceived {
+        if self.answers & ANSWER_CLOSE != 0 && self.state == State::CloseReceived {
             let body = frame.code.map(|code| code.0.to_be_bytes());
             self.close_body(frame.code, body.as_ref().map_or(&[], |code| &code[..]), out);
         }
@@ -257,7 +309,7 @@ impl Sender {
 
     fn close_body(&mut self, code: Option<CloseCode>, body: &[u8], out: &mut Vec<u8>) {
         self.frame(FIN | CLOSE, body, out);
-        self.close_code.get_or_insert(code.unwrap_or(CloseCode::NO_STATUS));
+        self.note_close_code(code);
         self.state = if self.state == State::Open { State::CloseSent } else { State::Done };
     }
 
@@ -279,7 +331,7 @@ impl Sender {
     }
 
     fn message_any(&mut self, kind: Kind, payload: &[u8], compress: Compress, out: &mut Vec<u8>) {
-        if let Some(deflater) = &mut self.deflater {
+        if let Some(deflater) = self.deflater_mut() {
             let wanted = match compress {
                 Compress::Auto => payload.len() >= deflater.threshold(),
                 Compress::Always => true,
@@ -300,8 +352,8 @@ impl Sender {
     fn frames(&mut self, first: u8, payload: &[u8], out: &mut Vec<u8>) {
         let mut first = first;
         let mut rest = payload;
-        while rest.len() > self.fragment_size {
-            let (piece, after) = rest.split_at(self.fragment_size);
+        while !self.is_one_frame(rest.len()) {
+            let (piece, after) = rest.split_at(self.fragment_size as usize);
             self.frame(first, piece, out);
             first = CONTINUATION;
             rest = after;
@@ -310,7 +362,7 @@ impl Sender {
     }
 
     fn frame(&mut self, first: u8, payload: &[u8], out: &mut Vec<u8>) {
-        let Some(masks) = &mut self.masks else { return put_plain(first, payload, out) };
+        let Some(masks) = self.masks_mut() else { return put_plain(first, payload, out) };
         let key = masks.next_key();
         out.reserve(payload.len() + HEADER_LEN_MAX);
         out.extend_from_slice(
