@@ -68,6 +68,7 @@ impl Dispatcher {
         id: ConnId,
         callback: impl FnOnce(&mut dyn EvHandler, &mut Ctx<'_>) -> io::Result<R>,
     ) -> Option<R> {
+        debug_assert!(self.core.conns.get(id.0).is_some(), "{id:?} is gone: who has its slot?");
         let handler = self.handlers.get_mut(id.index())?.as_deref_mut()?;
         self.core.begin(id);
         let mut cx = Ctx { core: &mut self.core, net: &mut self.backend, id };

@@ -132,8 +132,8 @@ pub trait EvHandler: 'static {
     }
 
     /// The peer sent its FIN: nothing more will arrive, but it may still read (half-close).
-    /// Bytes left untaken are dropped after this call; [`Ctx::unread`] tells how many. The
-    /// default flushes what is written and closes.
+    /// Bytes left untaken are dropped after this call, unless it pairs or detaches the connection;
+    /// [`Ctx::unread`] tells how many. The default flushes what is written and closes.
     fn on_eof(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
         cx.close();
         Ok(())

@@ -139,7 +139,9 @@ impl Reactor {
                 }
                 None => drop(dispatcher.call(id, |handler, cx| handler.on_eof(cx))),
             }
-            if let Some(conn) = dispatcher.core.conns.get_mut(id.0) {
+            let core = &mut dispatcher.core;
+            let leaves = core.detaching.iter().any(|(leaver, _)| *leaver == id);
+            if let Some(conn) = core.conns.get_mut(id.0).filter(|_| !leaves) {
                 conn.put_tail(Tail::default());
             }
         }

@@ -10,6 +10,8 @@
 
 use std::io;
 
+use bytes::Bytes;
+
 use crate::close::Close;
 use crate::config::{SPLICE_AFTER, SPLICE_MAX};
 use crate::conn::{Flags, Kind};
@@ -18,6 +20,7 @@ use crate::ctx::Ctx;
 use crate::dispatch::Dispatcher;
 use crate::handler::ConnId;
 use crate::reactor::Reactor;
+use crate::sys::Backend;
 use crate::sys::splice::Passed;
 
 impl Ctx<'_> {
@@ -80,7 +83,7 @@ impl Ctx<'_> {
     /// # assert_eq!(backend.receive(), b"hello");
     /// ```
     pub fn pair(&mut self, other: ConnId) -> bool {
-        self.core.pair(self.id, other)
+        self.core.pair(self.net, self.id, other)
     }
 }
 
@@ -92,7 +95,7 @@ impl Core {
         })
     }
 
-    fn pair(&mut self, id: ConnId, other: ConnId) -> bool {
+    fn pair(&mut self, net: &mut Backend, id: ConnId, other: ConnId) -> bool {
         if id == other || !self.can_pair(id) || !self.can_pair(other) {
             return false;
         }
@@ -103,22 +106,24 @@ impl Core {
                 conn.flags.insert(Flags::PAIRED);
             }
         }
-        for (side, partner) in sides {
+        for (side, _) in sides {
             self.resume_reads(side);
-            let Some(conn) = self.conns.get_mut(side.0) else {
-                continue;
-            };
-            let (above, finished) =
-                (conn.flags.take(Flags::ABOVE_HIGH), conn.flags.any(Flags::PEER_EOF));
-            if above {
+            let conn = self.conns.get_mut(side.0);
+            if conn.is_some_and(|conn| conn.flags.take(Flags::ABOVE_HIGH)) {
                 self.reading_resumed(side);
                 self.pair_full(side);
             }
-            if finished {
-                self.finish_output(partner);
-            }
             self.defer(side, Flags::OFFER_DUE);
             self.touch(side);
+        }
+        for (side, partner) in sides {
+            if let Some(conn) = self.conns.get_mut(side.0)
+                && conn.flags.any(Flags::PEER_EOF)
+            {
+                let tail = conn.take_tail(); // within `on_eof`, or there is none
+                self.write_owned(net, partner, Bytes::copy_from_slice(tail.bytes()));
+                self.finish_output(partner);
+            }
         }
         true
     }

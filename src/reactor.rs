@@ -219,8 +219,10 @@ impl Reactor {
     fn source_ready(&mut self, event: Event) {
         let ready = Readiness::of(event);
         self.dispatcher.open_first(event.id);
-        self.dispatcher.call(event.id, |handler, cx| handler.on_ready(cx, ready));
-        self.dispatcher.settle();
+        if self.is_live(event.id) {
+            self.dispatcher.call(event.id, |handler, cx| handler.on_ready(cx, ready));
+            self.dispatcher.settle();
+        }
     }
 
     fn read_mail(&mut self) {

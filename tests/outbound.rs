@@ -12,7 +12,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use common::{Serving, config, pattern, read_all, until};
-use reev::{Close, ConnectOptions, Ctx, Detached, EvHandler, ListenOptions, Readiness, SendError};
+use reev::{
+    Close, ConnId, ConnectOptions, Ctx, Detached, EvHandler, ListenOptions, Readiness, SendError,
+};
 use refusing::Refusing;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -351,6 +353,33 @@ fn a_detached_socket_goes_on_elsewhere_with_nothing_lost() {
     assert_eq!(&received[output.len()..], b"the end");
 }
 
+/// Takes nothing, and leaves when the peer has finished.
+struct LeavesAtEof(Option<Sender<Detached>>);
+
+impl EvHandler for LeavesAtEof {
+    fn on_read(&mut self, _: &mut Ctx<'_>, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn on_eof(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        let handed = self.0.take().unwrap();
+        cx.detach(move |detached| handed.send(detached).unwrap());
+        Ok(())
+    }
+}
+
+/// Planted: what was left untaken is dropped after `on_eof` before the connection leaves.
+#[test]
+fn what_was_left_untaken_leaves_with_a_finished_peer() {
+    let (ours, mut client) = UnixStream::pair().unwrap();
+    let (hand, handed) = mpsc::channel();
+    let serving = idle_server();
+    serving.ask(move |reactor| _ = reactor.adopt(ours, LeavesAtEof(Some(hand))).unwrap());
+    client.write_all(b"all of it").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(handed.recv_timeout(PATIENCE).unwrap().unread, b"all of it");
+}
+
 /// Has a file behind output that nobody reads when it is told to leave.
 struct Keeper {
     path: std::path::PathBuf,
@@ -567,4 +596,53 @@ fn a_source_of_setup_is_opened_before_it_is_ready() {
     assert!(opens >= 1 && ready == 3 && lines[0].starts_with("open"), "{lines:?}");
     running.handle().stop();
     running.join().unwrap();
+}
+
+/// A source that is ready when it joins, and gives up in `on_open`, together with `adder`.
+struct GivesUp {
+    adder: ConnId,
+    tell: Telling,
+}
+
+/// Joins a `GivesUp`, and another handler in its last callback, which gets the source's slot.
+struct Adder {
+    ready: Option<io::PipeReader>,
+    tell: Sender<String>,
+}
+
+impl EvHandler for GivesUp {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.abort();
+        cx.conn(self.adder).unwrap().abort();
+        Ok(())
+    }
+
+    fn on_ready(&mut self, cx: &mut Ctx<'_>, ready: Readiness) -> io::Result<()> {
+        self.tell.on_ready(cx, ready)
+    }
+}
+
+impl EvHandler for Adder {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        let (adder, tell) = (cx.id(), Telling(self.tell.clone()));
+        cx.add_source(self.ready.take().unwrap(), Readiness::READ, GivesUp { adder, tell })?;
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
+        cx.add(Telling(self.tell.clone()));
+    }
+}
+
+/// Hard case 1 for sources. Planted: `source_ready` calls whoever has the slot after `open_first`.
+#[test]
+fn what_a_source_was_ready_for_is_not_told_to_the_next_in_its_slot() {
+    let serving = idle_server();
+    let (ready, mut writer) = io::pipe().unwrap();
+    writer.write_all(b"x").unwrap();
+    let (tell, told) = telling();
+    serving.ask(move |reactor| _ = reactor.add(Adder { ready: Some(ready), tell }));
+    assert_eq!(next(&told), "open (no socket)");
+    serving.comes_to_rest();
+    assert_eq!(told.try_recv().ok(), None);
 }

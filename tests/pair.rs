@@ -189,6 +189,50 @@ fn what_was_left_untaken_goes_first() {
     }
 }
 
+/// Has its upstream from the start, and joins it when the peer has said all.
+struct Whole(ConnId);
+
+impl EvHandler for Whole {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        let target: SocketAddr = "10.0.0.1:1".parse().unwrap();
+        self.0 = cx.connect(target, &ConnectOptions::default(), Idle);
+        Ok(())
+    }
+
+    fn on_read(&mut self, _: &mut Ctx<'_>, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn on_eof(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        assert!(cx.pair(self.0));
+        Ok(())
+    }
+}
+
+struct Idle;
+
+impl EvHandler for Idle {}
+
+/// Planted: the FIN goes on before what was left untaken; the tail is dropped after `on_eof`.
+#[test]
+fn what_was_left_untaken_goes_before_the_fin() {
+    let mut sim = Simulation::new(5);
+    let listener = sim.listen(|_| Whole(ConnId::NONE));
+    let client = sim.connect(listener);
+    sim.settle();
+    let server = sim.outgoing().unwrap().accept();
+    client.send(b"all of it");
+    client.finish();
+    sim.settle();
+    assert_eq!(server.receive(), b"all of it");
+    assert!(server.saw_fin() && !client.saw_fin());
+    server.send(b"an answer");
+    server.finish();
+    sim.settle();
+    assert_eq!(client.receive(), b"an answer");
+    assert!(client.saw_fin() && client.is_released() && server.is_released());
+}
+
 #[test]
 fn hard_case_9_a_half_close_is_carried_over() {
     let (mut sim, log) = (Simulation::new(1), Log::default());
