@@ -40,7 +40,7 @@ impl<T> Endpoint<T> {
         if due {
             state.forget_refusals(); // what has arrived still counts, told of or not
         }
-        self.link.attempt(&mut state, &mut wake);
+        self.link.attempt(&mut state, due, &mut wake);
         if due {
             self.link.time_out(&mut state, now, &mut wake);
             state.arm_next();

@@ -189,7 +189,7 @@ impl<T> Link<T> {
         let (first, deadline) = (state.reads.is_empty(), read.deadline);
         state.reads.push(read);
         if first {
-            self.attempt_reads(&mut state, false, &mut wake);
+            self.attempt_reads(&mut state, false, ATTEMPTS_MAX, &mut wake);
         }
         wake.look |= !state.reads.is_empty() && state.arm(deadline);
         drop(state);
@@ -207,7 +207,7 @@ impl<T> Link<T> {
         let (first, deadline) = (state.writes.is_empty(), write.deadline);
         state.writes.push(write);
         if first {
-            self.attempt_writes(&mut state, &mut wake);
+            self.attempt_writes(&mut state, ATTEMPTS_MAX, &mut wake);
             self.watch_or_fail(&mut state, &mut wake);
         }
         wake.look |= !state.writes.is_empty() && state.arm(deadline);
@@ -224,15 +224,17 @@ impl<T> Link<T> {
         state.readable |= event.readable || ended;
         state.writable |= event.writable || event.hup || event.error;
         state.ragged |= ended || event.urgent;
-        self.attempt(&mut state, &mut wake);
+        self.attempt(&mut state, false, &mut wake);
         drop(state);
         self.settle(wake);
     }
 
-    /// Goes on with all that can go on.
-    pub(crate) fn attempt(self: &Arc<Self>, state: &mut State<T>, wake: &mut Wake<T>) {
-        self.attempt_writes(state, wake);
-        self.attempt_reads(state, false, wake);
+    /// Goes on with all that can go on. `due`: deadlines have come, before which each operation
+    /// has its attempt.
+    pub(crate) fn attempt(self: &Arc<Self>, state: &mut State<T>, due: bool, wake: &mut Wake<T>) {
+        let most = |waiting: usize| ATTEMPTS_MAX + if due { waiting } else { 0 };
+        self.attempt_writes(state, most(state.writes.len()), wake);
+        self.attempt_reads(state, false, most(state.reads.len()), wake);
         self.watch_or_fail(state, wake);
     }
 
@@ -277,11 +279,12 @@ impl<T> Link<T> {
     }
 
     /// Reads as long as somebody wants to and there is something. `first_in_line`: a read into
-    /// the swap buffer has its turn.
+    /// the swap buffer has its turn. `most`: attempts before others have theirs.
     pub(crate) fn attempt_reads(
         self: &Arc<Self>,
         state: &mut State<T>,
         first_in_line: bool,
+        most: usize,
         wake: &mut Wake<T>,
     ) {
         state.starved &= !first_in_line;
@@ -306,7 +309,7 @@ impl<T> Link<T> {
             if !state.readable || state.starved {
                 return;
             }
-            if attempts == ATTEMPTS_MAX {
+            if attempts == most {
                 wake.look = true;
                 return;
             }
@@ -382,8 +385,14 @@ impl<T> Link<T> {
         Ok(())
     }
 
-    /// Writes as long as there is something and the system takes it.
-    pub(crate) fn attempt_writes(self: &Arc<Self>, state: &mut State<T>, wake: &mut Wake<T>) {
+    /// Writes as long as there is something and the system takes it, with `most` attempts before
+    /// others have theirs.
+    pub(crate) fn attempt_writes(
+        self: &Arc<Self>,
+        state: &mut State<T>,
+        most: usize,
+        wake: &mut Wake<T>,
+    ) {
         let mut attempts = 0;
         while let Some(write) = state.writes.front() {
             if write.done == write.len {
@@ -397,7 +406,7 @@ impl<T> Link<T> {
             if !state.writable {
                 return;
             }
-            if attempts == ATTEMPTS_MAX {
+            if attempts == most {
                 wake.look = true;
                 return;
             }

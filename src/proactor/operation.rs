@@ -226,6 +226,10 @@ impl<O> Lane<O> {
         self.0.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn push(&mut self, operation: O) {
         self.0.push_back(operation);
     }

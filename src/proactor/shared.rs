@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::link::{Link, Wake};
 use super::outbox::{Outbox, Taken};
 use super::porter::Presence;
-use crate::config::{HARVEST_MAX, UNPOLLED_MAX};
+use crate::config::{ATTEMPTS_MAX, HARVEST_MAX, UNPOLLED_MAX};
 use crate::handler::ConnId;
 use crate::remote::Remote;
 use crate::slab::{Key, Slab};
@@ -174,7 +174,7 @@ impl<T> Shared<T> {
     pub(crate) fn serve_starved(&self) {
         while let Some(link) = self.outbox.next_starved() {
             let mut wake = Wake::new();
-            link.attempt_reads(&mut link.lock(), true, &mut wake);
+            link.attempt_reads(&mut link.lock(), true, ATTEMPTS_MAX, &mut wake);
             link.settle(wake);
         }
     }
