@@ -7,18 +7,19 @@ mod frames;
 mod pair;
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use frames::frame_for;
 use pair::{End, Message, client, server, settle};
-use reev::Config;
 use reev::http1::Http1;
 use reev::sim::{Faults, Simulation};
 use reev::websocket::{
     CloseCode, Handler, KeepAlivePolicy, Kind, Options, Origins, Peer, Prepared, Role, SendError,
     SlowConsumer, WebSocket, WebSockets,
 };
+use reev::{Close, Config, Ctx, EvHandler};
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: \
     keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -388,6 +389,61 @@ fn a_broadcast_to_ten_thousand_is_encoded_once() {
     let gone = peers.borrow()[3].clone();
     let mut other = sim.reactor().conn(peers.borrow()[4].id()).unwrap();
     assert_eq!(gone.send(&mut other, &Prepared::text("x")), Err(SendError::Closed));
+}
+
+/// Gives its connection to a handler of another protocol at the first message.
+struct Leaving(Other);
+
+/// Writes as many bytes as are asked for when it begins, and notes what it is told later.
+#[derive(Clone)]
+struct Other(usize, Rc<RefCell<Vec<&'static str>>>);
+
+impl Handler for Leaving {
+    fn on_text(&mut self, ws: &mut WebSocket<'_>, _text: &str) {
+        ws.ctx().replace(self.0.clone());
+    }
+}
+
+impl EvHandler for Other {
+    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.write(&vec![b'x'; self.0]);
+        Ok(())
+    }
+
+    fn on_drain(&mut self, _: &mut Ctx<'_>) -> io::Result<()> {
+        self.1.borrow_mut().push("drained");
+        Ok(())
+    }
+
+    fn on_close(&mut self, _: &mut Ctx<'_>, why: &Close) {
+        self.1.borrow_mut().push(why.kind());
+    }
+}
+
+/// Planted: the wheel goes on with the connection, tells it of drained output at every step, and
+/// cuts it as a WebSocket whose peer takes nothing.
+#[test]
+fn a_connection_that_is_no_websocket_any_more_is_not_watched() {
+    for len in [0, 1 << 20] {
+        let told = Rc::default();
+        let other = Other(len, Rc::clone(&told));
+        let mut sim = Simulation::new(1);
+        let (http, sockets) = (Http1::new(Default::default()), WebSockets::new(Options::default()));
+        let listener = sim.listen(move |_| {
+            let other = other.clone();
+            http.connection(sockets.path("/chat", move || Leaving(other.clone())))
+        });
+        let wire = sim.connect(listener);
+        wire.send(format!("{HANDSHAKE}\r\n").as_bytes());
+        sim.settle();
+        wire.send(&frame_for(Role::Server, 0x81, b"leave"));
+        sim.settle();
+        for _ in 0..20 {
+            sim.advance(Duration::from_secs(60));
+        }
+        assert_eq!(*told.borrow(), [""; 0], "with {len} bytes that the peer does not read");
+        assert_eq!(sim.handle().stats()[0].open, 1);
+    }
 }
 
 /// What a broadcast compressed once goes to those whose compression has no history; the others, whose history it would

@@ -293,7 +293,7 @@ impl<H: Handler> EvHandler for Endpoint<H> {
     }
 
     fn on_close(&mut self, cx: &mut Ctx<'_>, cause: &Close) {
-        self.shared.forget(cx);
+        self.shared.forget(cx, matches!(cause, Close::Replaced));
         let rare = self.rare.take().unwrap_or_default();
         if let Some(queue) = &rare.remote {
             queue.close();

@@ -213,13 +213,13 @@ impl Shared {
             && self.sets.borrow_mut().above.remove(&cx.id)
     }
 
-    /// `id` has ended.
-    pub(super) fn forget(&self, cx: &Ctx<'_>) {
+    /// `id` has ended, or only its WebSocket: it was `replaced`.
+    pub(super) fn forget(&self, cx: &Ctx<'_>, replaced: bool) {
         let mut sets = self.sets.borrow_mut();
         sets.closing.remove(&cx.id);
         sets.above.remove(&cx.id);
         drop(sets);
-        self.wheel.left(cx);
+        self.wheel.left(cx, replaced);
     }
 }
 

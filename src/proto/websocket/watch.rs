@@ -34,6 +34,8 @@ struct Spokes {
     gone: usize,
     /// To be looked at in this turn of the reactor.
     looking: HashSet<ConnId>,
+    /// On a spoke, with connections that live on under other handlers.
+    replaced: HashSet<ConnId>,
     turning: bool,
 }
 
@@ -55,19 +57,26 @@ impl Wheel {
         self.idle_ms > 0 && self.spokes.borrow_mut().looking.remove(&id)
     }
 
-    /// A connection has ended.
-    pub(super) fn left(&self, cx: &Ctx<'_>) {
+    /// A connection has ended, or only its WebSocket: it was `replaced`.
+    pub(super) fn left(&self, cx: &Ctx<'_>, replaced: bool) {
         if self.idle_ms == 0 {
             return;
         }
         let wheel = &mut *self.spokes.borrow_mut();
-        wheel.looking.remove(&cx.id());
+        if wheel.looking.remove(&cx.id()) {
+            return; // it is on no spoke
+        }
+        if replaced {
+            wheel.replaced.insert(cx.id());
+        }
         wheel.gone += 1;
         if wheel.gone > GONE_MAX.max(wheel.len / 2) {
             for spoke in &mut wheel.spokes {
-                spoke.retain(|id| cx.core.conns.get(id.0).is_some());
+                spoke
+                    .retain(|id| cx.core.conns.get(id.0).is_some() && !wheel.replaced.contains(id));
                 spoke.shrink_to(spoke.len() * 2);
             }
+            wheel.replaced = HashSet::new();
             wheel.len = wheel.spokes.iter().map(Vec::len).sum();
             wheel.gone = 0;
         }
@@ -123,7 +132,8 @@ impl EvHandler for Sweeper {
         // Of these the output rose above its mark before they could look.
         due.extend(wheel.looking.drain());
         for id in due {
-            match cx.core.conns.get(id.0) {
+            let replaced = wheel.replaced.remove(&id);
+            match cx.core.conns.get(id.0).filter(|_| !replaced) {
                 // Nothing is read from it, so that what it takes is its sign of life.
                 Some(conn)
                     if conn.flags.any(Flags::ABOVE_HIGH) && !conn.flags.any(Flags::ENDING) =>
