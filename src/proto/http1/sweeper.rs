@@ -122,7 +122,8 @@ impl EvHandler for Sweeper {
         let mut wheel = self.shared.wheel.borrow_mut();
         let (now_ms, step_ms) = (cx.core.now_ms, wheel.step_ms);
         for id in wheel.turn() {
-            let Some(conn) = cx.core.conns.get(id.0).filter(|_| !wheel.upgraded.remove(&id)) else {
+            let upgraded = wheel.upgraded.remove(&id); // also of one that has ended since
+            let Some(conn) = cx.core.conns.get(id.0).filter(|_| !upgraded) else {
                 wheel.gone = wheel.gone.saturating_sub(1);
                 continue;
             };
@@ -135,6 +136,7 @@ impl EvHandler for Sweeper {
             }
         }
         if wheel.len == 0 {
+            wheel.upgraded = HashSet::new(); // which frees it
             wheel.turning = false;
             cx.close();
         }
@@ -143,5 +145,66 @@ impl EvHandler for Sweeper {
 
     fn on_close(&mut self, _cx: &mut Ctx<'_>, _why: &crate::Close) {
         self.shared.wheel.borrow_mut().turning = false;
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use crate::http1::{Fields, Http1, Options, Request, Response, Service, Status};
+    use crate::sim::Simulation;
+    use crate::{Ctx, EvHandler};
+
+    struct Switch;
+
+    impl Service for Switch {
+        fn on_request(&mut self, req: &Request<'_>, res: &mut Response<'_>) {
+            if !req.wants_upgrade("brief") || !res.upgrade("brief", Brief) {
+                res.send(Status::OK, Fields::NONE, b"");
+            }
+        }
+    }
+
+    /// The protocol behind the upgrade: one word, and the end.
+    struct Brief;
+
+    impl EvHandler for Brief {
+        fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+            cx.close();
+            Ok(data.len())
+        }
+    }
+
+    /// Fault: the id of an upgraded connection that had ended when its spoke turned was kept for
+    /// good.
+    #[test]
+    fn upgraded_connections_that_end_are_forgotten() {
+        let mut sim = Simulation::new(1);
+        let http = Http1::new(Options::default());
+        let shared = http.shared.clone();
+        let listener = sim.listen(move |_peer| http.connection(Switch));
+        let stays = sim.connect(listener); // the wheel never gets empty
+        for _ in 0..30 {
+            for _ in 0..20 {
+                let peer = sim.connect(listener);
+                peer.send(
+                    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: brief\r\n\r\nbye",
+                );
+                sim.settle();
+                peer.close();
+            }
+            stays.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            sim.advance(Duration::from_secs(10));
+            let wheel = shared.wheel.borrow();
+            let (upgraded, len) = (wheel.upgraded.len(), wheel.len);
+            assert!(upgraded < len, "{upgraded} upgraded ids, {len} connections on the wheel");
+        }
+        stays.close();
+        sim.advance(Duration::from_secs(200));
+        let wheel = shared.wheel.borrow();
+        assert_eq!((wheel.len, wheel.gone, wheel.turning), (0, 0, false));
+        assert_eq!(wheel.upgraded.capacity(), 0, "what a crowd needed is freed");
     }
 }
