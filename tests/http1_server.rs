@@ -357,3 +357,37 @@ fn shutdown_lets_the_request_under_way_finish() {
     let answer = bench.hear(&busy);
     assert!(answer.contains("Connection: close") && answer.ends_with("done"), "{answer}");
 }
+
+/// Fault: of a request whose body was under way when the shutdown began, the answer did not say
+/// `Connection: close`, and its connection stayed until the shutdown's deadline.
+#[test]
+fn an_answer_after_the_shutdown_began_closes() {
+    const HEAD: &str = "HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    for (path, end) in [
+        ("/post", "hello"),
+        ("/upload", "5 532"),
+        ("/upload/nothing", "Content-Length: 0\r\n\r\n"), // 500
+        ("/echo", "0\r\n\r\n"),
+        ("/stream?3", "0\r\n\r\n"),
+        ("/later", "late"),
+    ] {
+        let request = format!("POST {path} {HEAD}hello");
+        // In the head, behind it, and in the body.
+        for cut in [20, request.len() - 5, request.len() - 2] {
+            let mut bench = Bench::new();
+            let peer = bench.connect();
+            let mut answer = bench.talk(&peer, &request[..cut]);
+            bench.sim.handle().shutdown(60 * SECOND);
+            bench.sim.settle();
+            answer += &bench.talk(&peer, &request[cut..]);
+            if path == "/later" {
+                assert!(!peer.saw_fin(), "the answer is still to come");
+                bench.respond(0, "late").unwrap();
+                answer += &bench.hear(&peer);
+            }
+            assert!(answer.contains("Connection: close\r\n"), "{path}, cut at {cut}: {answer}");
+            assert!(answer.ends_with(end), "{path}, cut at {cut}: {answer}");
+            assert!(peer.saw_fin(), "{path}, cut at {cut}");
+        }
+    }
+}

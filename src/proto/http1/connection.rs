@@ -39,7 +39,7 @@ pub struct Connection<S> {
     /// When the present request's first byte came, in the reactor's milliseconds; if `timer`.
     since_ms: u32,
     /// No further request is taken: the server shuts down, or the peer has sent its FIN.
-    last: bool,
+    pub(super) last: bool,
 }
 
 const _: () = assert!(size_of::<Connection<()>>() <= 40, "an idle connection has to stay small");

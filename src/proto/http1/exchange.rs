@@ -132,6 +132,9 @@ impl<S: Service> Connection<S> {
         let Some(exchange) = &mut self.exchange else {
             return false;
         };
+        if self.last {
+            exchange.reply.close(); // the shutdown began while the body came
+        }
         let reply = exchange.reply;
         match exchange.incoming.take().and_then(|incoming| incoming.collected) {
             Some(Collected { head, content }) => {
