@@ -163,6 +163,25 @@ fn streamed(line: &str, connection: &str) -> (String, bool) {
     (String::from_utf8(text).unwrap(), keep_alive)
 }
 
+/// RFC 9110 section 15.3.6. Fault: content that follows the head was announced, and sent.
+#[test]
+fn reset_content_has_no_content_in_pieces_either() {
+    for (line, connection) in [(GET, ""), (HEAD, ""), (GET_10, "keep-alive")] {
+        for stream in [false, true] {
+            let mut body = None;
+            let text = answer(line, connection, Status::RESET_CONTENT, |head| {
+                body = Some(if stream { head.stream() } else { head.length(5) });
+            });
+            assert!(text.ends_with("Content-Length: 0\r\n\r\n"), "{line}: {text}");
+            assert!(!text.contains("chunked"), "{line}: {text}");
+            let (mut body, mut out) = (body.unwrap(), Vec::new());
+            assert!(!body.has_content());
+            body.put(&mut out, b"hello").unwrap();
+            assert_eq!((body.end(&mut out), out), (Ok(true), Vec::new()), "{line}");
+        }
+    }
+}
+
 /// RFC 9112 sections 6.3 and 7.1.
 #[test]
 fn streams() {

@@ -76,6 +76,11 @@ fn answers_without_content() {
         let answer = bench.talk(&peer, get(path));
         assert!(answer.ends_with("\r\n\r\n") && !answer.contains("Content-Length"), "{answer}");
     }
+    // Fault: an `Answer` and a file, whose content goes out beside the head, kept it with 205.
+    for path in ["/reset", "/reset/file"] {
+        let answer = bench.talk(&peer, get(path));
+        assert!(answer.ends_with("Content-Length: 0\r\n\r\n"), "{path}: {answer}");
+    }
     assert_eq!(bodies(&bench.talk(&peer, get("/"))), ["GET /"]);
 }
 

@@ -52,6 +52,8 @@ impl Service for App {
             "/post" => res.send(Status::OK, PLAIN, req.body()),
             "/empty" => res.send(Status::NO_CONTENT, Fields::NONE, b"ignored"),
             "/same" => res.send(Status::NOT_MODIFIED, Fields::NONE, b"ignored"),
+            "/reset" => res.answer(Answer::new(Status::RESET_CONTENT).body("ignored")),
+            "/reset/file" => res.status(Status::RESET_CONTENT).file(file_of(20_000), 0..20_000),
             "/nothing" | "/upload/nothing" => {}
             "/twice" => {
                 res.send(Status::OK, PLAIN, b"once");

@@ -116,17 +116,24 @@ impl<'s, S: Sink + ?Sized> ResponseHead<'s, S> {
     }
 
     /// Ends the head with Content-Length; the content is to follow through the encoder, or beside
-    /// it.
+    /// it. 205 has length 0 here too, and no content.
     pub fn length(mut self, len: u64) -> BodyEncoder {
-        self.end_with_length(len);
-        let framing =
-            if self.has_content() { Framing::Length { left: len } } else { Framing::Absent };
+        let resets = self.status == Status::RESET_CONTENT;
+        self.end_with_length(if resets { 0 } else { len });
+        let framing = if self.has_content() && !resets {
+            Framing::Length { left: len }
+        } else {
+            Framing::Absent
+        };
         BodyEncoder { framing, keep_alive: self.reply.keep_alive }
     }
 
     /// Ends the head for content of unknown length: chunked, or to an HTTP/1.0 client until the
-    /// connection's end.
+    /// connection's end. 205 has length 0 here too, and no content.
     pub fn stream(mut self) -> BodyEncoder {
+        if self.status == Status::RESET_CONTENT {
+            return self.length(0);
+        }
         let chunked = self.reply.version == Version::Http11;
         self.reply.keep_alive &= chunked || self.is_unframed();
         self.put_connection();
