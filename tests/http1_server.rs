@@ -1,10 +1,13 @@
 //! The HTTP/1.1 handler on a simulated kernel: what a client sends, and what it gets.
 #![cfg(all(feature = "http1", feature = "sim"))]
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use reev::http1::Options;
-use reev::sim::Faults;
+use reev::TimerId;
+use reev::http1::{Http1, Intake, Options, Request, Response, Service, Status};
+use reev::sim::{Faults, Simulation};
 
 #[path = "support/http1_app.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
@@ -287,6 +290,85 @@ fn an_answer_that_waits_for_a_timer_does_not_spin() {
     bench.sim.advance(2 * SECOND);
     assert_eq!(bench.hear(&peer), "4\r\ntick\r\n0\r\n\r\n");
     assert!(!peer.saw_fin());
+}
+
+/// Streams without end, with the status that the query names; counts the calls of `on_drain`.
+struct Endless(Rc<Cell<usize>>);
+
+impl Service for Endless {
+    fn on_head(&mut self, _req: &Request<'_>, _res: &mut Response<'_>) -> Intake {
+        Intake::Streamed
+    }
+
+    fn on_request(&mut self, req: &Request<'_>, res: &mut Response<'_>) {
+        res.cx().set_timer(SECOND);
+        let code = req.query().map_or(200, |code| code.parse().expect("a number"));
+        res.status(Status::new(code).expect("a status"));
+        match req.path() {
+            "/sized" => res.stream_sized(1 << 40),
+            _ => res.stream(),
+        }
+        res.write(b"begun");
+    }
+
+    fn on_drain(&mut self, res: &mut Response<'_>) {
+        self.0.set(self.0.get() + 1);
+        res.write(&[b'.'; 10_000]);
+    }
+
+    fn on_timeout(&mut self, _timer: TimerId, _res: &mut Response<'_>) {}
+}
+
+/// A peer of an [`Endless`].
+fn endless() -> (Simulation, reev::sim::Peer, Rc<Cell<usize>>) {
+    let mut sim = Simulation::new(1);
+    let drains = Rc::new(Cell::new(0));
+    let (http, counted) = (Http1::new(Options::default()), drains.clone());
+    let listener = sim.listen(move |_peer| http.connection(Endless(counted.clone())));
+    let peer = sim.connect(listener);
+    (sim, peer, drains)
+}
+
+/// Fault: `on_drain` was called again and again, as nothing it wrote was ever to be sent; then
+/// the connection was neither driven nor closed.
+#[test]
+fn a_streamed_answer_without_content_ends_with_its_head() {
+    for (line, stays) in [
+        ("HEAD / HTTP/1.1", true),
+        ("HEAD /sized HTTP/1.1", true),
+        ("GET /?204 HTTP/1.1", true),
+        ("GET /sized?205 HTTP/1.1", true),
+        ("GET /?304 HTTP/1.1", true),
+        ("HEAD /sized HTTP/1.0\r\nConnection: keep-alive", true),
+        // To GET the answer would go on until the connection's end.
+        ("HEAD / HTTP/1.0\r\nConnection: keep-alive", false),
+        ("HEAD / HTTP/1.1\r\nConnection: close", false),
+    ] {
+        let (mut sim, peer, drains) = endless();
+        peer.send(format!("{line}\r\nHost: a\r\n\r\n").repeat(2).as_bytes());
+        sim.settle();
+        let answers = String::from_utf8(peer.receive()).expect("heads alone");
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), if stays { 2 } else { 1 }, "{line}");
+        assert!(answers.ends_with("\r\n\r\n") && !answers.contains("begun"), "{line}: {answers}");
+        assert_eq!((drains.get(), peer.saw_fin()), (0, !stays), "{line}");
+        sim.advance(100 * SECOND);
+        assert!(peer.saw_fin(), "{line}: idle");
+    }
+}
+
+/// Fault: a call of the service from elsewhere drove an answer without content, while the body
+/// came.
+#[test]
+fn a_streamed_answer_without_content_is_not_driven_while_the_body_comes() {
+    let (mut sim, peer, drains) = endless();
+    peer.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
+    sim.advance(2 * SECOND);
+    assert_eq!((drains.get(), peer.saw_fin()), (0, false));
+    peer.send(b"def");
+    sim.settle();
+    let answer = String::from_utf8(peer.receive()).expect("a head alone");
+    assert!(answer.contains("Connection: close\r\n") && peer.saw_fin(), "{answer}");
+    assert_eq!(drains.get(), 0);
 }
 
 #[test]

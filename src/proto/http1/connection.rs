@@ -143,7 +143,7 @@ impl<S: Service> Connection<S> {
     }
 
     #[cold]
-    fn settle_rare(&mut self, cx: &mut Ctx<'_>, progress: Progress, reply: Reply) -> bool {
+    fn settle_rare(&mut self, cx: &mut Ctx<'_>, progress: Progress, mut reply: Reply) -> bool {
         match progress {
             Progress::Done => {
                 cx.close();
@@ -159,6 +159,13 @@ impl<S: Service> Connection<S> {
                 self.arm(cx, self.request_left(cx));
                 cx.pause_reads();
                 false
+            }
+            Progress::Streaming(encoder) if !encoder.has_content() => {
+                // Its head was all of it; what the service wrote on would never be sent.
+                if encoder.end(cx) != Ok(true) {
+                    reply.close();
+                }
+                self.settle(cx, Progress::Done, reply)
             }
             Progress::Streaming(_) => {
                 self.put_exchange(cx, Exchange { reply, incoming: None, progress });
@@ -264,9 +271,12 @@ impl<S: Service> Connection<S> {
         cx.core.defer(cx.id, Flags::DRAIN_DUE);
     }
 
+    /// Whether an answer is under way that the service can write on.
     fn is_streaming(&self) -> bool {
-        let exchange = self.exchange.as_deref();
-        exchange.is_some_and(|exchange| matches!(exchange.progress, Progress::Streaming(_)))
+        match self.exchange.as_deref() {
+            Some(Exchange { progress: Progress::Streaming(encoder), .. }) => encoder.has_content(),
+            _ => false,
+        }
     }
 
     /// The answer of a responder has come.

@@ -208,6 +208,10 @@ impl<'a> Response<'a> {
     /// Begins an answer whose content follows through [`Response::write`] and
     /// [`Response::end`], now and in later callbacks: chunked, or to an HTTP/1.0 client until
     /// the connection's end.
+    ///
+    /// Where there is no content (HEAD, 204, 205, 304) the head is the whole answer: what is
+    /// written is left out, [`Service::on_drain`](super::Service::on_drain) is not called, and
+    /// the next request may come.
     pub fn stream(&mut self) {
         if self.begin(Begun::Partly) {
             let date = self.shared.date.borrow();
