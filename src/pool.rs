@@ -11,7 +11,6 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::close::Close;
 use crate::conn::Flags;
 use crate::connector::{ConnectOptions, Target};
 use crate::core::Core;
@@ -22,6 +21,10 @@ use crate::handler::{ConnId, EvHandler};
 use crate::mailbox::SendError;
 use crate::reactor::Reactor;
 use crate::timer::TimerId;
+
+mod member;
+
+use member::{Keeper, Member};
 
 /// The bounds of a [`Pool`].
 #[derive(Clone, Debug)]
@@ -167,8 +170,9 @@ impl Pool {
     }
 
     /// Gives the connection of this callback back, from a handler that it was lent to; the
-    /// handler gets `on_close` with [`Close::Replaced`]. A connection that is too old, has
-    /// output pending, or bytes that were not taken, is closed instead. Its timers end.
+    /// handler gets `on_close` with [`Close::Replaced`](crate::Close::Replaced). A connection
+    /// that is too old, has output pending, or bytes that were not taken, is closed instead. Its
+    /// timers end.
     ///
     /// A lent connection that ends, or whose handler is replaced or detached otherwise, leaves
     /// the pool by itself.
@@ -373,130 +377,6 @@ impl State {
 /// Has `handler` told by `on_connect_fail`, as if it had tried to connect.
 fn refuse(core: &mut Core, handler: Box<dyn EvHandler>, error: io::Error) {
     core.connect(Target::failed(error), ConnectOptions::default(), handler);
-}
-
-/// The handler of a pool's connection.
-struct Member {
-    pool: Pool,
-    inner: Option<Box<dyn EvHandler>>,
-    age: TimerId,
-}
-
-impl EvHandler for Member {
-    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        if let Some(inner) = &mut self.inner {
-            return inner.on_open(cx);
-        }
-        if let Some(left) = self.pool.ready(cx) {
-            self.age = cx.set_timer(left);
-        }
-        Ok(())
-    }
-
-    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
-        match &mut self.inner {
-            Some(inner) => inner.on_read(cx, data),
-            None => {
-                // Nobody has asked for anything, so nobody knows what this answers.
-                self.pool.evict(cx.id());
-                cx.close();
-                Ok(data.len())
-            }
-        }
-    }
-
-    fn on_eof(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        match &mut self.inner {
-            Some(inner) => inner.on_eof(cx),
-            None => {
-                self.pool.evict(cx.id());
-                cx.close();
-                Ok(())
-            }
-        }
-    }
-
-    fn on_drain(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        self.inner.as_mut().map_or(Ok(()), |inner| inner.on_drain(cx))
-    }
-
-    fn on_timeout(&mut self, cx: &mut Ctx<'_>, timer: TimerId) -> io::Result<()> {
-        match &mut self.inner {
-            Some(inner) => inner.on_timeout(cx, timer),
-            None => {
-                self.pool.evict(cx.id());
-                cx.close();
-                Ok(())
-            }
-        }
-    }
-
-    fn on_notify(&mut self, cx: &mut Ctx<'_>, value: u64) -> io::Result<()> {
-        self.inner.as_mut().map_or(Ok(()), |inner| inner.on_notify(cx, value))
-    }
-
-    fn on_connect_fail(&mut self, cx: &mut Ctx<'_>, error: io::Error) {
-        self.pool.failed(cx.core, cx.id, error);
-    }
-
-    fn on_shutdown(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        match &mut self.inner {
-            Some(inner) => inner.on_shutdown(cx),
-            None => {
-                self.pool.evict(cx.id());
-                cx.close();
-                Ok(())
-            }
-        }
-    }
-
-    fn on_close(&mut self, cx: &mut Ctx<'_>, why: &Close) {
-        cx.cancel_timer(self.age);
-        let id = cx.id;
-        let moved = matches!(why, Close::Replaced)
-            && self
-                .pool
-                .0
-                .borrow_mut()
-                .connections
-                .get_mut(&id)
-                .is_some_and(|connection| std::mem::take(&mut connection.moving));
-        if let Some(inner) = &mut self.inner {
-            inner.on_close(cx, why);
-        }
-        if !moved {
-            self.pool.ended(cx.core, id);
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        self.inner.as_ref().map_or("an idle connection of a pool", |inner| inner.name())
-    }
-}
-
-/// Has the pool's timers; it ends with the reactor.
-struct Keeper(Pool);
-
-impl EvHandler for Keeper {
-    fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        self.0.top_up(cx.core);
-        Ok(())
-    }
-
-    fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: TimerId) -> io::Result<()> {
-        self.0.keep(cx.core);
-        Ok(())
-    }
-
-    fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
-        let state = &mut *self.0.0.borrow_mut();
-        state.options.max = 0;
-        for waiting in state.waiting.drain(..) {
-            let message = "the reactor is shutting down";
-            let error = io::Error::new(io::ErrorKind::ConnectionAborted, message);
-            refuse(cx.core, waiting.handler, error);
-        }
-    }
 }
 
 /// A [`Pool`] as other threads see it.
