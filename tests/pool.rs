@@ -48,12 +48,17 @@ fn setup(options: PoolOptions) -> (Simulation, Pool, Log) {
     (sim, pool, Log::default())
 }
 
-fn ask(sim: &mut Simulation, pool: &Pool, log: &Log, name: &'static str) {
+fn acquire(sim: &mut Simulation, pool: &Pool, handler: impl EvHandler) {
     let id = sim.reactor().add(Nobody);
+    sim.settle(); // a turn, which reads the clock
     let mut cx = sim.reactor().conn(id).unwrap();
-    pool.acquire(&mut cx, Ask(name, pool.clone(), log.clone()));
+    pool.acquire(&mut cx, handler);
     cx.close();
     sim.settle();
+}
+
+fn ask(sim: &mut Simulation, pool: &Pool, log: &Log, name: &'static str) {
+    acquire(sim, pool, Ask(name, pool.clone(), log.clone()));
 }
 
 fn answer(sim: &mut Simulation, peer: &Peer, expected: &str) {
@@ -189,4 +194,31 @@ fn other_threads_acquire_and_shutdown_leaves_nothing() {
     assert!(!sim.turn());
     assert_eq!(shutdown.wait(), 0);
     assert_eq!(sim.open_sockets(), 0);
+}
+
+/// Panics in its last callback.
+struct Panics;
+
+impl EvHandler for Panics {
+    fn on_close(&mut self, _: &mut Ctx<'_>, _: &Close) {
+        panic!("as the test wants");
+    }
+}
+
+/// Planted: the pool is told of an end after the lent handler, whose panic passes that by.
+#[test]
+fn a_panic_in_on_close_frees_the_place_too() {
+    let (mut sim, pool, log) = setup(PoolOptions { max: 1, ..PoolOptions::default() });
+    acquire(&mut sim, &pool, Panics);
+    let first = sim.outgoing().unwrap().accept();
+    sim.settle();
+    ask(&mut sim, &pool, &log, "a");
+    assert_eq!(counts(&pool), [0, 1, 0, 1]);
+    first.close();
+    sim.settle();
+    assert_eq!(counts(&pool), [0, 0, 1, 1]);
+    let second = sim.outgoing().unwrap().accept();
+    sim.settle();
+    answer(&mut sim, &second, "a");
+    assert_eq!(log.take(), ["a ok", "a replaced"]);
 }

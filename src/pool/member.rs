@@ -94,11 +94,11 @@ impl EvHandler for Member {
                 .connections
                 .get_mut(&id)
                 .is_some_and(|connection| std::mem::take(&mut connection.moving));
+        if !moved {
+            self.pool.ended(cx.core, id); // first: the handler's own code may panic
+        }
         if let Some(inner) = &mut self.inner {
             inner.on_close(cx, why);
-        }
-        if !moved {
-            self.pool.ended(cx.core, id);
         }
     }
 
