@@ -101,6 +101,7 @@ struct State {
     idle: Vec<ConnId>,
     connecting: usize,
     waiting: VecDeque<Waiting>,
+    /// `NONE` when it has ended: nothing is lent or connected any more.
     keeper: ConnId,
 }
 
@@ -164,7 +165,8 @@ impl Pool {
     /// Gives `handler` a connection: its `on_open` comes soon, with an idle connection or a new
     /// one to the backend with the fewest, or when one is given back. If that cannot be, its
     /// `on_connect_fail` is called once: `WouldBlock` if too many wait, `TimedOut` after
-    /// `PoolOptions::wait_max`, or why no backend could be reached.
+    /// `PoolOptions::wait_max`, `ConnectionAborted` when the reactor shuts down or stops, or why
+    /// no backend could be reached.
     pub fn acquire(&self, cx: &mut Ctx<'_>, handler: impl EvHandler) {
         self.acquire_on(cx.core, Box::new(handler));
     }
@@ -218,9 +220,15 @@ impl Pool {
 
     fn acquire_on(&self, core: &mut Core, handler: Box<dyn EvHandler>) {
         let mut state = self.0.borrow_mut();
-        if let Some(id) = state.idle.pop() {
+        if state.keeper == ConnId::NONE {
             drop(state);
-            return self.lend(core, id, handler);
+            return refuse(core, handler, shutting_down());
+        }
+        while let Some(id) = state.idle.pop() {
+            if core.conns.get(id.0).is_some_and(|conn| !conn.flags.any(Flags::ENDING)) {
+                drop(state);
+                return self.lend(core, id, handler);
+            }
         }
         if state.waiting.len() >= state.options.waiting_max {
             drop(state);
@@ -248,7 +256,8 @@ impl Pool {
             let now = core.instant();
             let wanted =
                 state.waiting.len().max(state.options.min_idle.saturating_sub(state.idle.len()));
-            if state.connecting >= wanted || state.connections.len() >= state.options.max {
+            let full = state.connections.len() >= state.options.max;
+            if state.keeper == ConnId::NONE || state.connecting >= wanted || full {
                 return;
             }
             let Some(index) = state.choose(now, !state.waiting.is_empty()) else {
@@ -372,6 +381,10 @@ impl State {
             .filter(|&index| needed || !of(index).rests(now))
             .min_by_key(|&index| (of(index).rests(now), of(index).open))
     }
+}
+
+fn shutting_down() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the reactor is shutting down")
 }
 
 /// Has `handler` told by `on_connect_fail`, as if it had tried to connect.

@@ -1,12 +1,12 @@
 //! Pools of connections, on the simulated kernel.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use reev::sim::{Peer, Simulation};
-use reev::{Close, Ctx, EvHandler, Pool, PoolOptions};
+use reev::{Close, Ctx, EvHandler, Pool, PoolOptions, TimerId};
 
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -221,4 +221,69 @@ fn a_panic_in_on_close_frees_the_place_too() {
     sim.settle();
     answer(&mut sim, &second, "a");
     assert_eq!(log.take(), ["a ok", "a replaced"]);
+}
+
+/// Works on for a second after the shutdown began, and asks then.
+struct Drains(Pool, Log);
+
+impl EvHandler for Drains {
+    fn on_shutdown(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        cx.set_timer(Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: TimerId) -> io::Result<()> {
+        self.0.acquire(cx, Ask("late", self.0.clone(), self.1.clone()));
+        cx.close();
+        Ok(())
+    }
+}
+
+/// Planted: an acquire during a graceful shutdown waits for a keeper that has gone.
+#[test]
+fn an_acquire_during_a_shutdown_is_refused_at_once() {
+    let (mut sim, pool, log) = setup(PoolOptions::default());
+    sim.reactor().add(Drains(pool.clone(), log.clone()));
+    sim.settle();
+    let shutdown = sim.handle().shutdown(Duration::from_secs(60));
+    sim.advance(Duration::from_secs(1));
+    assert_eq!(log.take(), ["late fail ConnectionAborted"]);
+    assert!(!sim.turn());
+    assert_eq!(shutdown.wait(), 0);
+}
+
+/// Asks in its last callback.
+struct AsksAtItsEnd(Rc<OnceCell<Pool>>, Log);
+
+impl EvHandler for AsksAtItsEnd {
+    fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
+        let pool = self.0.get().unwrap();
+        pool.acquire(cx, Ask("last", pool.clone(), self.1.clone()));
+    }
+}
+
+/// Whether the pool's own end comes first or the asking handler's, which is by their slots.
+/// Planted: an idle connection is lent that ends in this turn; no refusal without a keeper.
+#[test]
+fn an_acquire_while_the_reactor_stops_is_refused() {
+    for asks_first in [false, true] {
+        let (mut sim, cell, log) = (Simulation::new(1), Rc::new(OnceCell::new()), Log::default());
+        if asks_first {
+            sim.reactor().add(AsksAtItsEnd(cell.clone(), log.clone()));
+        }
+        let options = PoolOptions { max: 1, min_idle: 1, ..PoolOptions::default() };
+        let pool = sim.reactor().pool(&["10.0.0.1:1"], options).unwrap();
+        assert!(cell.set(pool.clone()).is_ok());
+        if !asks_first {
+            sim.reactor().add(AsksAtItsEnd(cell, log.clone()));
+        }
+        sim.settle();
+        let _peer = sim.outgoing().unwrap().accept();
+        sim.settle();
+        assert_eq!(counts(&pool), [1, 0, 0, 0]);
+        sim.handle().stop();
+        assert!(!sim.turn());
+        assert_eq!(log.take(), ["last fail ConnectionAborted"], "asks first: {asks_first}");
+        assert_eq!(sim.open_sockets(), 0);
+    }
 }

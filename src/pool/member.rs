@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::{Pool, refuse};
+use super::{Pool, refuse, shutting_down};
 use crate::close::Close;
 use crate::ctx::Ctx;
-use crate::handler::EvHandler;
+use crate::handler::{ConnId, EvHandler};
 use crate::timer::TimerId;
 
 /// The handler of a pool's connection.
@@ -123,11 +123,9 @@ impl EvHandler for Keeper {
 
     fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
         let state = &mut *self.0.0.borrow_mut();
-        state.options.max = 0;
+        state.keeper = ConnId::NONE;
         for waiting in state.waiting.drain(..) {
-            let message = "the reactor is shutting down";
-            let error = io::Error::new(io::ErrorKind::ConnectionAborted, message);
-            refuse(cx.core, waiting.handler, error);
+            refuse(cx.core, waiting.handler, shutting_down());
         }
     }
 }
