@@ -174,7 +174,7 @@ impl Pool {
     /// Gives the connection of this callback back, from a handler that it was lent to; the
     /// handler gets `on_close` with [`Close::Replaced`](crate::Close::Replaced). A connection
     /// that is too old, has output pending, or bytes that were not taken, is closed instead. Its
-    /// timers end.
+    /// timers end. Harmless when repeated.
     ///
     /// A lent connection that ends, or whose handler is replaced or detached otherwise, leaves
     /// the pool by itself.
@@ -186,6 +186,9 @@ impl Pool {
         let Some(connection) = state.connections.get_mut(&id) else {
             return cx.close();
         };
+        if connection.moving || state.idle.contains(&id) {
+            return; // it was given back already
+        }
         let aged = connection.too_old(max_age, now);
         let shut = cx
             .core

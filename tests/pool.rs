@@ -1,12 +1,12 @@
 //! Pools of connections, on the simulated kernel.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use reev::sim::{Peer, Simulation};
-use reev::{Close, Ctx, EvHandler, Pool, PoolOptions, TimerId};
+use reev::{Close, ConnId, Ctx, EvHandler, Pool, PoolOptions, TimerId};
 
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -286,4 +286,57 @@ fn an_acquire_while_the_reactor_stops_is_refused() {
         assert_eq!(log.take(), ["last fail ConnectionAborted"], "asks first: {asks_first}");
         assert_eq!(sim.open_sockets(), 0);
     }
+}
+
+/// Gives its connection back again and again, and says which it was.
+struct GivesBackTwice(Pool, Rc<Cell<ConnId>>);
+
+impl EvHandler for GivesBackTwice {
+    fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
+        self.1.set(cx.id());
+        self.0.release(cx);
+        self.0.release(cx);
+        Ok(data.len())
+    }
+
+    fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
+        self.0.release(cx);
+    }
+}
+
+/// Planted: a second release puts a second empty handler in place, whose first is taken for one
+/// that left the pool; an idle connection that is released is idle twice; one that is released
+/// in a last callback stays marked as moving, and is kept though another handler takes it.
+#[test]
+fn only_the_first_release_of_a_connection_counts() {
+    let (mut sim, pool, log) = setup(PoolOptions { max: 1, ..PoolOptions::default() });
+    let id = Rc::new(Cell::default());
+    acquire(&mut sim, &pool, GivesBackTwice(pool.clone(), id.clone()));
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    peer.send(b"x");
+    sim.settle();
+    assert_eq!(counts(&pool), [1, 0, 0, 0]);
+    let mut idle = sim.reactor().conn(id.get()).unwrap();
+    pool.release(&mut idle);
+    sim.settle();
+    assert_eq!(counts(&pool), [1, 0, 0, 0]);
+
+    acquire(&mut sim, &pool, GivesBackTwice(pool.clone(), id.clone()));
+    ask(&mut sim, &pool, &log, "a");
+    ask(&mut sim, &pool, &log, "b");
+    peer.send(b"x");
+    sim.settle();
+    answer(&mut sim, &peer, "a");
+    answer(&mut sim, &peer, "b");
+    assert_eq!(log.take(), ["a ok", "a replaced", "b ok", "b replaced"]);
+    assert_eq!(counts(&pool), [1, 0, 0, 0]);
+    assert!(sim.outgoing().is_none(), "one connection, as allowed");
+
+    acquire(&mut sim, &pool, GivesBackTwice(pool.clone(), id.clone()));
+    peer.send(b"x");
+    sim.settle();
+    sim.reactor().conn(id.get()).unwrap().replace(Nobody);
+    sim.settle();
+    assert_eq!(counts(&pool), [0; 4]);
 }
