@@ -103,6 +103,8 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// `NONE` when it has ended: nothing is lent or connected any more.
     keeper: ConnId,
+    /// The keeper's only one, for what `due` says.
+    timer: TimerId,
 }
 
 /// Connections to one or several backends, kept and lent; of one reactor, and cheap to clone.
@@ -238,9 +240,8 @@ impl Pool {
             let message = "too many wait for a connection of the pool";
             return refuse(core, handler, io::Error::new(io::ErrorKind::WouldBlock, message));
         }
-        let wait = state.options.wait_max;
-        core.set_timer(state.keeper, wait, Duration::ZERO);
-        state.waiting.push_back(Waiting { handler, until: core.instant() + wait });
+        let until = core.instant() + state.options.wait_max;
+        state.waiting.push_back(Waiting { handler, until });
         drop(state);
         self.top_up(core);
     }
@@ -252,26 +253,23 @@ impl Pool {
         core.replace(id, Box::new(self.member(Some(handler))));
     }
 
-    /// Connects as often as those that wait and the idle ones to be kept need.
+    /// Connects as often as is wanted, and sets the keeper's timer for what comes next.
     fn top_up(&self, core: &mut Core) {
-        loop {
-            let state = &mut *self.0.borrow_mut();
-            let now = core.instant();
-            let wanted =
-                state.waiting.len().max(state.options.min_idle.saturating_sub(state.idle.len()));
-            let full = state.connections.len() >= state.options.max;
-            if state.keeper == ConnId::NONE || state.connecting >= wanted || full {
-                return;
-            }
-            let Some(index) = state.choose(now, !state.waiting.is_empty()) else {
-                return;
-            };
+        let state = &mut *self.0.borrow_mut();
+        let now = core.instant();
+        while let Some(index) = state.wanted(now) {
             let target = state.backends[index].endpoint.clone().into();
             let id =
                 core.connect(target, state.options.connect.clone(), Box::new(self.member(None)));
             state.backends[index].open += 1;
             state.connecting += 1;
             state.connections.insert(id, Connection { backend: index, born: None, moving: false });
+        }
+        if let Some(due) = state.due(now) {
+            let after = due.saturating_duration_since(now);
+            if !core.reset_timer(state.timer, after) {
+                state.timer = core.set_timer(state.keeper, after, Duration::ZERO);
+            }
         }
     }
 
@@ -327,7 +325,6 @@ impl Pool {
             let backend = connection.backend;
             state.backends[backend].rests_until = Some(now + rest);
         }
-        core.set_timer(state.keeper, rest, Duration::ZERO);
         let others = state.backends.iter().any(|backend| !backend.rests(now));
         let told = if others { None } else { state.waiting.pop_front() };
         drop(state);
@@ -377,6 +374,24 @@ impl Connection {
 }
 
 impl State {
+    /// The backend to connect to, if those that wait or the idle ones to be kept need one more.
+    fn wanted(&self, now: Instant) -> Option<usize> {
+        let missing = self.options.min_idle.saturating_sub(self.idle.len());
+        let full = self.connections.len() >= self.options.max;
+        let enough = self.connecting >= self.waiting.len().max(missing);
+        if self.keeper == ConnId::NONE || full || enough {
+            return None;
+        }
+        self.choose(now, !self.waiting.is_empty())
+    }
+
+    /// When somebody will have waited too long, or a rest ends that idle connections wait for.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let rests = self.backends.iter().filter_map(|backend| backend.rests_until);
+        let rests = rests.filter(|&until| self.options.min_idle > 0 && until > now);
+        rests.chain(self.waiting.front().map(|waiting| waiting.until)).min()
+    }
+
     /// The backend with the fewest connections; one that rests only if `needed` and all do.
     fn choose(&self, now: Instant, needed: bool) -> Option<usize> {
         let of = |index: usize| &self.backends[index];
@@ -447,6 +462,7 @@ impl Reactor {
             connecting: 0,
             waiting: VecDeque::new(),
             keeper: ConnId::NONE,
+            timer: TimerId::NONE,
         })));
         let core = &mut self.dispatcher.core;
         let keeper = core.add(Box::new(Keeper(pool.clone())));

@@ -340,3 +340,88 @@ fn only_the_first_release_of_a_connection_counts() {
     sim.settle();
     assert_eq!(counts(&pool), [0; 4]);
 }
+
+fn timers(sim: &Simulation) -> u64 {
+    sim.handle().stats()[0].timers
+}
+
+/// Planted: a timer for each handler that has to wait, and for each connect that failed, which
+/// stays until its time comes.
+#[test]
+fn a_pool_has_one_timer_whoever_waits_and_whatever_fails() {
+    let (mut sim, pool, log) = setup(PoolOptions { max: 1, ..PoolOptions::default() });
+    ask(&mut sim, &pool, &log, "a");
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    for _ in 0..100 {
+        ask(&mut sim, &pool, &log, "a");
+        answer(&mut sim, &peer, "a");
+        assert!(timers(&sim) <= 1);
+    }
+
+    let (mut sim, pool, log) = setup(PoolOptions { min_idle: 1, ..PoolOptions::default() });
+    for _ in 0..100 {
+        ask(&mut sim, &pool, &log, "b");
+        while let Some(attempt) = sim.outgoing() {
+            attempt.refuse();
+            sim.settle();
+        }
+        assert!(timers(&sim) <= 1);
+    }
+    assert_eq!(log.borrow().last().unwrap(), "b fail ConnectionRefused");
+}
+
+/// Planted: the timer is not set anew for the next when it has fired.
+#[test]
+fn each_that_waits_is_told_when_its_own_time_is_up() {
+    let (mut sim, pool, log) = setup(PoolOptions { max: 1, ..PoolOptions::default() });
+    ask(&mut sim, &pool, &log, "a");
+    let peer = sim.outgoing().unwrap().accept();
+    sim.advance(Duration::from_secs(1));
+    for name in ["b", "c", "d"] {
+        ask(&mut sim, &pool, &log, name);
+        sim.advance(Duration::from_secs(1));
+    }
+    answer(&mut sim, &peer, "a");
+    assert_eq!(log.take(), ["a ok", "a replaced"]);
+    sim.advance(Duration::from_millis(2_999)); // it is 4 s now, and c waits until 7 s
+    assert!(log.borrow().is_empty());
+    sim.advance(Duration::from_millis(1));
+    assert_eq!(log.take(), ["c fail TimedOut"]);
+    sim.advance(Duration::from_millis(999));
+    assert!(log.borrow().is_empty());
+    sim.advance(Duration::from_millis(1));
+    assert_eq!(log.take(), ["d fail TimedOut"]);
+}
+
+/// Planted: a timer that is set for the end of a rest is not moved for a handler whose time is up
+/// before; the end of a rest sets none.
+#[test]
+fn rests_and_waits_share_the_timer() {
+    let rest = Duration::from_secs(10);
+    let (mut sim, pool, log) = setup(PoolOptions { min_idle: 1, rest, ..PoolOptions::default() });
+    for _ in 0..2 {
+        sim.outgoing().unwrap().refuse();
+        sim.settle();
+    }
+    assert!(sim.outgoing().is_none(), "both rest until 10 s");
+    sim.advance(Duration::from_secs(1));
+    ask(&mut sim, &pool, &log, "a");
+    let attempt = sim.outgoing().expect("who waits does not wait for the end of a rest");
+    sim.advance(Duration::from_millis(4_999));
+    assert!(log.borrow().is_empty());
+    sim.advance(Duration::from_millis(1));
+    assert_eq!(log.take(), ["a fail TimedOut"]);
+    let again = attempt.addr().clone();
+    attempt.refuse();
+    sim.advance(Duration::from_millis(3_999));
+    assert!(sim.outgoing().is_none(), "this one rests until 16 s, the other until 10 s");
+    sim.advance(Duration::from_millis(1));
+    let other = sim.outgoing().unwrap();
+    assert_ne!(*other.addr(), again);
+    other.refuse();
+    sim.advance(Duration::from_millis(5_999));
+    assert!(sim.outgoing().is_none());
+    sim.advance(Duration::from_millis(1));
+    assert_eq!(*sim.outgoing().unwrap().addr(), again);
+}

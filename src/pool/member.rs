@@ -1,4 +1,4 @@
-//! The handlers that a pool has in the reactor: one for each connection, and one for its timers.
+//! The handlers that a pool has in the reactor: one for each connection, and one for its timer.
 
 use std::io;
 
@@ -107,7 +107,7 @@ impl EvHandler for Member {
     }
 }
 
-/// Has the pool's timers; it ends with the reactor.
+/// Has the pool's timer; it ends with the reactor.
 pub(super) struct Keeper(pub(super) Pool);
 
 impl EvHandler for Keeper {
