@@ -26,6 +26,9 @@ mod member;
 
 use member::{Keeper, Member};
 
+/// With less, backends that refuse would be tried again and again without a pause.
+const REST_MIN: Duration = Duration::from_millis(1);
+
 /// The bounds of a [`Pool`].
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
@@ -40,7 +43,7 @@ pub struct PoolOptions {
     /// How long a handler waits at most. Default 5 s.
     pub wait_max: Duration,
     /// How long a backend that could not be reached is passed over if there are others, and
-    /// until idle connections to it are tried again. Default 1 s.
+    /// until idle connections to it are tried again. At least 1 ms, default 1 s.
     pub rest: Duration,
     /// The options of the connections.
     pub connect: ConnectOptions,
@@ -325,6 +328,7 @@ impl Pool {
             let backend = connection.backend;
             state.backends[backend].rests_until = Some(now + rest);
         }
+        // Not this one, which rests from now on.
         let others = state.backends.iter().any(|backend| !backend.rests(now));
         let told = if others { None } else { state.waiting.pop_front() };
         drop(state);
@@ -447,6 +451,11 @@ impl Reactor {
     pub fn pool(&mut self, backends: &[&str], options: PoolOptions) -> io::Result<Pool> {
         if backends.is_empty() || options.max == 0 || options.min_idle > options.max {
             let message = "pool: it needs a backend, and min_idle at most max, which is at least 1";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        if options.rest < REST_MIN {
+            let message =
+                format!("pool: a rest of {:?}; it is at least {REST_MIN:?}", options.rest);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let mut parsed = Vec::new();

@@ -425,3 +425,27 @@ fn rests_and_waits_share_the_timer() {
     sim.advance(Duration::from_millis(1));
     assert_eq!(*sim.outgoing().unwrap().addr(), again);
 }
+
+/// Planted: a rest of zero is taken: what fails counts as another that is to be tried, a connect
+/// each turn, and nobody is told why.
+#[test]
+fn backends_that_refuse_are_not_tried_each_turn() {
+    for rest in [Duration::ZERO, Duration::from_micros(999)] {
+        let options = PoolOptions { rest, ..PoolOptions::default() };
+        let error = Simulation::new(1).reactor().pool(&["10.0.0.1:1"], options).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{rest:?}");
+    }
+
+    let rest = Duration::from_millis(1);
+    let (mut sim, pool, log) = setup(PoolOptions { min_idle: 1, rest, ..PoolOptions::default() });
+    ask(&mut sim, &pool, &log, "a");
+    for tries in 1..=3 {
+        for _ in 0..2 {
+            sim.outgoing().unwrap().refuse();
+            sim.settle();
+        }
+        assert!(sim.outgoing().is_none(), "each once, {tries}");
+        assert_eq!(log.borrow()[..], ["a fail ConnectionRefused"]);
+        sim.advance(rest);
+    }
+}
