@@ -210,8 +210,9 @@ impl<'a> Response<'a> {
     /// the connection's end.
     ///
     /// Where there is no content (HEAD, 204, 205, 304) the head is the whole answer: what is
-    /// written is left out, [`Service::on_drain`](super::Service::on_drain) is not called, and
-    /// the next request may come.
+    /// written is left out, and when the callback returns the next request may come.
+    /// [`Service::on_drain`](super::Service::on_drain) is not called, so a service that writes
+    /// on of itself, by a timer, asks [`Response::is_streaming`] first.
     pub fn stream(&mut self) {
         if self.begin(Begun::Partly) {
             let date = self.shared.date.borrow();
