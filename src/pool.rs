@@ -28,6 +28,8 @@ use member::{Keeper, Member};
 
 /// With less, backends that refuse would be tried again and again without a pause.
 const REST_MIN: Duration = Duration::from_millis(1);
+/// Longer times are as good as this one, which can be added to any time of the clock's.
+const TIME_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The bounds of a [`Pool`].
 #[derive(Clone, Debug)]
@@ -448,7 +450,7 @@ impl Reactor {
     /// # Errors
     /// `InvalidInput` for an address that does not parse, for no backends, or for bounds that
     /// make no sense.
-    pub fn pool(&mut self, backends: &[&str], options: PoolOptions) -> io::Result<Pool> {
+    pub fn pool(&mut self, backends: &[&str], mut options: PoolOptions) -> io::Result<Pool> {
         if backends.is_empty() || options.max == 0 || options.min_idle > options.max {
             let message = "pool: it needs a backend, and min_idle at most max, which is at least 1";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
@@ -458,6 +460,9 @@ impl Reactor {
                 format!("pool: a rest of {:?}; it is at least {REST_MIN:?}", options.rest);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
+        options.wait_max = options.wait_max.min(TIME_MAX);
+        options.rest = options.rest.min(TIME_MAX);
+        options.max_age = options.max_age.map(|age| age.min(TIME_MAX));
         let mut parsed = Vec::new();
         for text in backends {
             let endpoint = Endpoint::parse(text)?.only(false)?;

@@ -73,6 +73,23 @@ fn counts(pool: &Pool) -> [usize; 4] {
     [stats.idle, stats.lent, stats.connecting, stats.waiting]
 }
 
+/// Planted: a time is added to the clock's as it is, which overflows.
+#[test]
+fn times_that_no_clock_reaches_are_no_bounds() {
+    let ever = Duration::MAX;
+    let times =
+        PoolOptions { max_age: Some(ever), wait_max: ever, rest: ever, ..Default::default() };
+    let (mut sim, pool, log) = setup(PoolOptions { max: 1, ..times });
+    ask(&mut sim, &pool, &log, "a");
+    sim.outgoing().unwrap().refuse();
+    sim.settle();
+    let peer = sim.outgoing().unwrap().accept();
+    sim.settle();
+    answer(&mut sim, &peer, "a");
+    assert_eq!(*log.borrow(), ["a ok", "a replaced"]);
+    assert_eq!(counts(&pool), [1, 0, 0, 0]);
+}
+
 #[test]
 fn a_connection_is_made_lent_given_back_and_lent_again() {
     let (mut sim, pool, log) = setup(PoolOptions::default());
