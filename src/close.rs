@@ -30,7 +30,8 @@ pub enum Close {
     Peer,
     /// The socket failed: reset by the peer, broken pipe, timed out in the kernel, ...
     Io(io::Error),
-    /// A callback returned this error, and the connection was reset.
+    /// A callback returned this error, or what it asked for could not be done (a file that ended
+    /// early, say), and the connection was reset.
     Error(io::Error),
     /// A callback panicked, with this message. Other connections are not affected.
     Panic(String),

@@ -1,4 +1,4 @@
-//! Every bound of the framework, with its default and its reason.
+//! The bounds of the core, each with its default and its reason.
 
 use std::io;
 use std::time::Duration;
@@ -24,8 +24,9 @@ pub struct Config {
     /// Pin each reactor to a core of the process's affinity mask, in turn. Default true.
     pub pin: bool,
     /// Bytes of the read buffer that all connections of a reactor share; the most that one
-    /// `on_read` gets of newly arrived data. 4 KiB to 16 MiB, default 68 KiB: a message
-    /// of 64 KiB comes in one piece with what frames it.
+    /// `on_read` gets of newly arrived data, but behind more than 4 KiB left untaken, when it may
+    /// be as much again as those are. 4 KiB to 16 MiB, default 68 KiB: a message of 64 KiB
+    /// comes in one piece with what frames it.
     pub read_buffer: usize,
     /// Bytes a handler may leave untaken in `on_read`; more is [`Close::InputLimit`]. At least
     /// `read_buffer`, default 1 MiB.
@@ -54,14 +55,15 @@ pub struct Config {
     /// Messages from other threads handled in one turn, so that a flood of them does not starve
     /// the sockets; the rest comes in the next turn, which does not sleep. Default 1,024.
     pub mail_per_turn: usize,
-    /// System calls that send one connection's queued output at a time, each of at most 2 MiB;
-    /// then the others have their turn. With `read_buffer`, of which one connection gets one at a
-    /// time, this bounds its bytes in a turn. Default 16.
+    /// System calls that send one connection's queued output at a time, each of at most 32
+    /// pieces, which have 64 KiB where they were copied; then the others have their turn.
+    /// Default 16.
     pub sends_per_turn: usize,
     /// Messages that may wait in a reactor's mailbox; more are refused
     /// ([`SendError::Full`](crate::SendError::Full)). Default 65,536.
     pub mailbox_max: usize,
-    /// Bytes that may wait in a reactor's mailbox; more are refused. Default 64 MiB.
+    /// Bytes that may wait in a reactor's mailbox; more are refused, but for one message that
+    /// is longer by itself and finds none waiting. Default 64 MiB.
     pub mailbox_bytes_max: usize,
     /// How long `close()` waits for the peer to read the rest of the output. Default 30 s.
     pub close_timeout: Duration,
@@ -84,8 +86,8 @@ pub struct Config {
     /// How long a graceful shutdown waits for connections to end, where
     /// [`Handle::shutdown`](crate::Handle::shutdown) gives no time of its own. Default 10 s.
     pub shutdown_timeout: Duration,
-    /// A callback, or a turn as a whole, that takes longer than this is logged as a warning,
-    /// with the handler's name. Default 100 ms.
+    /// A callback that takes longer than this is logged as a warning with its handler's name, and
+    /// so is a turn as a whole, with its number of events. Default 100 ms.
     pub slow_turn: Duration,
     /// How long a listener rests after `accept` failed for want of a resource. Default 50 ms.
     pub accept_backoff: Duration,

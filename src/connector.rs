@@ -101,7 +101,7 @@ impl fmt::Display for Place {
 /// come back all at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// Tries after the first; `u32::MAX` for ever.
+    /// Tries after the first; `u32::MAX` for ever. Default 5.
     pub tries: u32,
     /// The first wait. Default 100 ms.
     pub first: Duration,

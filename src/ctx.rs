@@ -22,8 +22,9 @@ use crate::sys::Backend;
 
 /// A connection and its reactor, as a callback sees them.
 ///
-/// Nothing here fails or blocks: what is asked for is recorded, and settled when the callback
-/// has returned. Sixteen small writes leave as one `send`.
+/// Writing, closing and timers neither fail nor block: what is asked for is recorded, and settled
+/// when the callback has returned. Sixteen small writes leave as one `send`. The few methods
+/// that may fail or wait (for a name, for a disk) say so.
 ///
 /// ```
 /// use std::io::{self, Write};

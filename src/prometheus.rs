@@ -13,7 +13,7 @@ struct Metric {
     value: fn(&Stats) -> u64,
 }
 
-const COUNTERS: [Metric; 10] = [
+const COUNTERS: [Metric; 14] = [
     Metric {
         name: "reev_accepted_total",
         help: "Connections accepted.",
@@ -48,6 +48,26 @@ const COUNTERS: [Metric; 10] = [
         name: "reev_sent_bytes_total",
         help: "Bytes the system took for sending.",
         value: |stats| stats.bytes_out,
+    },
+    Metric {
+        name: "reev_spliced_bytes_total",
+        help: "Of the bytes sent, those that went through a pipe of the kernel.",
+        value: |stats| stats.bytes_spliced,
+    },
+    Metric {
+        name: "reev_received_datagrams_total",
+        help: "Datagrams received.",
+        value: |stats| stats.datagrams_in,
+    },
+    Metric {
+        name: "reev_sent_datagrams_total",
+        help: "Datagrams the system took for sending.",
+        value: |stats| stats.datagrams_out,
+    },
+    Metric {
+        name: "reev_dropped_datagrams_total",
+        help: "Datagrams that were not sent.",
+        value: |stats| stats.datagrams_dropped,
     },
     Metric { name: "reev_turns_total", help: "Turns of the loop.", value: |stats| stats.turns },
     Metric {

@@ -198,7 +198,7 @@ impl Server {
     ) -> io::Result<ListenerId> {
         let id = u16::try_from(self.listeners.len()).ok().filter(|&id| id < u16::MAX);
         let Some(id) = id else {
-            return Err(io::Error::other("a server has at most 65,534 listeners"));
+            return Err(io::Error::other("a server has at most 65,535 listeners"));
         };
         let Bound { fd, addr, path } = bound;
         let count = self.reactors.len();

@@ -48,7 +48,7 @@ impl Reactor {
     }
 
     /// Adds a handler without a socket: a timer user, a cron job, the consumer of a queue. Its
-    /// `on_open` comes in the next turn; it lives until it calls `close`.
+    /// `on_open` comes soon; it lives until it calls `close`.
     pub fn add(&mut self, handler: impl EvHandler) -> ConnId {
         self.dispatcher.core.add(Box::new(handler))
     }

@@ -122,7 +122,7 @@ impl Simulation {
     /// Listens for at most `max_connections` at a time.
     ///
     /// # Panics
-    /// After 65,534 listeners.
+    /// After 65,535 listeners.
     pub fn listen_limited<H: EvHandler>(
         &mut self,
         max_connections: Option<usize>,
@@ -133,7 +133,8 @@ impl Simulation {
             let wire = kernel.add_wire();
             (wire, kernel.open(wire))
         };
-        let id = ListenerId(u16::try_from(self.listeners.len()).expect("too many listeners"));
+        let id = u16::try_from(self.listeners.len()).ok().filter(|&id| id < u16::MAX);
+        let id = ListenerId(id.expect("at most 65,535 listeners"));
         self.listeners.push(wire);
         let options = ListenOptions { max_connections, ..ListenOptions::default() };
         let group = Group::new(Addr::unix(None), None, &options, None, 1, Vec::new());

@@ -106,8 +106,8 @@ pub struct Stats {
     pub mail: u64,
     /// Timers pending now.
     pub timers: u64,
-    /// Connections that are not read from now, because their handler paused them or their
-    /// output is above its mark.
+    /// Connections that are not read from now, because their handler paused them, or their
+    /// output or their pair's is above its mark.
     pub paused: u64,
     /// Bytes of output that wait for peers now.
     pub output_queued: u64,

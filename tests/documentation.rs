@@ -295,11 +295,16 @@ fn every_hard_case_names_tests_that_are_there() {
             tests.insert(format!("hard_case_{}", &name[..end]));
         }
     }
-    let number = |test: &str| test.split('_').nth(2).and_then(|digits| digits.parse().ok());
+    // Two digits, or `cargo test hard_case_01` would not find it.
+    let number = |test: &str| {
+        let digits = test.split('_').nth(2)?;
+        if digits.len() == 2 { digits.parse().ok() } else { None }
+    };
     let tested: BTreeSet<u32> = tests.iter().filter_map(|test| number(test)).collect();
     let cases = hard_cases();
     assert_eq!(cases.len(), 39);
-    let mut wrong = Vec::new();
+    let unfound = tests.iter().filter(|test| number(test).is_none());
+    let mut wrong: Vec<String> = unfound.map(|test| format!("{test}: not two digits")).collect();
     for (case, named) in &cases {
         if named.is_empty() && tested.contains(case) {
             wrong.push(format!("{case} names no test, and there is one"));

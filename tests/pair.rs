@@ -234,7 +234,7 @@ fn what_was_left_untaken_goes_before_the_fin() {
 }
 
 #[test]
-fn hard_case_9_a_half_close_is_carried_over() {
+fn hard_case_09_a_half_close_is_carried_over() {
     let (mut sim, log) = (Simulation::new(1), Log::default());
     let (client, server) = between(&mut sim, &log);
     client.send(b"request");

@@ -466,7 +466,7 @@ mod tests {
 
     /// Planted: `forget` leaves the changes of the closed descriptor.
     #[test]
-    fn hard_case_1_changes_of_a_closed_descriptor_do_not_reach_its_successor() {
+    fn hard_case_01_changes_of_a_closed_descriptor_do_not_reach_its_successor() {
         let (mut poller, _bell) = Poller::new(8).unwrap();
         let (first, _far) = UnixStream::pair().unwrap();
         let near = numbered(&first, HIGH);

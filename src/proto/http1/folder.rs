@@ -19,8 +19,8 @@ const INDEX: &str = "index.html";
 /// A folder of files to serve.
 ///
 /// Nothing outside of it is served, whatever a path says: `..` is refused, encoded or not, and a
-/// symbolic link is followed only if it stays inside, which the kernel checks (openat2(2)). So
-/// are hidden files (a name with a dot in front, but for `.well-known`), and everything that is
+/// symbolic link is followed only if it stays inside, which the kernel checks (openat2(2); where
+/// there is none, no link is followed). So are hidden files (a name with a dot in front, but for `.well-known`), and everything that is
 /// no regular file. A folder is answered with its `index.html`; there are no listings.
 ///
 /// Opening and reading wait for the disk, and the reactor with them: for files that fit in the
