@@ -27,9 +27,9 @@ fn main() -> ExitCode {
     common::run("127.0.0.1:7001", |options: Options| {
         let watchers = blocking::watchers(&options.serve)?;
         let delegators: Vec<Delegator<()>> = watchers.iter().map(Watcher::delegator).collect();
-        let listener = blocking::listen(&options.serve, "echo by completions")?;
         let closing = delegators.clone();
         blocking::on_signal(move || closing.iter().for_each(Delegator::close))?;
+        let listener = blocking::listen(&options.serve, "echo by completions")?;
         let (joined, joining): (Vec<_>, Vec<_>) = watchers.iter().map(|_| mpsc::channel()).unzip();
         thread::Builder::new().spawn(move || accept(&listener, &delegators, &joined))?;
         let each = watchers.into_iter().zip(joining);

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use reev::proactor::{Conn, Deadline, Delegator, Kind, Watcher};
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Sends the time to every connected client once a second
 #[derive(clap::Parser)]
 #[command(name = "proactor_push", version)]
@@ -26,9 +28,9 @@ fn main() -> ExitCode {
     common::run("127.0.0.1:7002", |options: Options| {
         let watcher = blocking::watchers(&options.serve)?.swap_remove(0);
         let delegator = watcher.delegator();
-        let listener = blocking::listen(&options.serve, "the time once a second")?;
         let closing = delegator.clone();
         blocking::on_signal(move || closing.close())?;
+        let listener = blocking::listen(&options.serve, "the time once a second")?;
         let (joined, joining) = mpsc::channel();
         thread::Builder::new().spawn(move || accept(&listener, &delegator, &joined))?;
         push(watcher, &joining);
@@ -59,17 +61,21 @@ fn push(mut watcher: Watcher<()>, joining: &Receiver<Conn<()>>) {
                 let _ = done.conn.read((), None); // refused: its end comes as a completion
             }
         }
-        if Instant::now() < next {
+        let now = Instant::now();
+        if now < next {
             continue;
         }
-        next += Duration::from_secs(1);
+        next += SECOND;
+        if next < now {
+            next = now + SECOND; // what a pause has missed is left out
+        }
         for conn in joining.try_iter() {
             if conn.read((), None).is_ok() {
                 clients.push(conn);
             }
         }
         let line = format!("{}\r\n", httpdate::fmt_http_date(SystemTime::now()));
-        let in_time = Deadline::After(Duration::from_secs(1));
+        let in_time = Deadline::After(SECOND);
         clients.retain(|client| client.write_by((), line.clone().into_bytes(), in_time).is_ok());
     }
 }

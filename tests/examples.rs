@@ -188,6 +188,16 @@ fn signals_end_the_examples_cleanly_with_connections_open() {
     }
 }
 
+/// Who reads the banner may stop the server at once.
+/// Planted: the banner before the signals' handlers.
+#[test]
+fn a_signal_straight_after_the_banner_ends_the_proactor_examples_cleanly() {
+    for name in ["proactor_echo", "proactor_push"].into_iter().cycle().take(40) {
+        let status = Example::start(name, &[]).stop(Signal::SIGTERM);
+        assert!(status.success(), "{name}: {status}");
+    }
+}
+
 #[test]
 fn help_names_the_flags_and_their_defaults() {
     for (name, default) in [
@@ -262,6 +272,24 @@ fn proactor_push_tells_all_clients_the_time() {
         let first = time();
         assert!(time() >= first);
     }
+    assert!(server.stop(Signal::SIGINT).success());
+}
+
+/// Lines are a second apart, less what one of them is late: three never have the same date.
+/// Planted: what a pause left out is sent at once.
+#[test]
+fn proactor_push_leaves_out_what_a_pause_has_missed() {
+    const PAUSE: Duration = Duration::from_secs(5); // five lines, at least three of one second
+    let server = Example::start("proactor_push", &[]);
+    let mut lines = BufReader::new(server.connect()).lines();
+    let mut line = || lines.next().expect("a line").expect("in time");
+    line();
+    let pid = Pid::from_raw(server.child.id().try_into().expect("a pid"));
+    kill(pid, Signal::SIGSTOP).expect("it runs");
+    std::thread::sleep(PAUSE);
+    kill(pid, Signal::SIGCONT).expect("it runs");
+    let after: Vec<String> = (0..5).map(|_| line()).collect();
+    assert!(after.windows(3).all(|three| three[0] != three[2]), "{after:?}");
     assert!(server.stop(Signal::SIGINT).success());
 }
 

@@ -50,7 +50,8 @@ pub(crate) fn watchers<T: Send + 'static>(serve: &Serve) -> io::Result<Vec<Watch
     (0..count).map(|i| Watcher::with_config(&config(i))).collect()
 }
 
-/// Calls `stop` at the first SIGINT or SIGTERM; a second one ends the process.
+/// Calls `stop` at the first SIGINT or SIGTERM; a second one ends the process. To be called before
+/// [`listen`]: who reads its banner may send a signal at once.
 pub(crate) fn on_signal(stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().spawn(move || {
