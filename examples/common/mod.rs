@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -90,14 +91,25 @@ pub(crate) fn banner(name: &str, addr: &Addr, try_it: impl Display) {
     let _ = writeln!(io::stdout(), "{name}: listening on {addr}; try: {try_it}");
 }
 
+/// Where a client on this machine reaches what listens on `addr`, which may be every address.
+#[allow(dead_code, reason = "not every example is for a program that needs it")]
+pub(crate) fn reached_at(mut addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() {
+        addr.set_ip(match addr {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    addr
+}
+
 /// How to talk to a server of lines or bytes at `addr`.
 #[allow(dead_code, reason = "not every example is for netcat")]
 pub(crate) fn how_to_try(addr: &Addr) -> String {
     match (addr.socket_addr(), addr.unix_path()) {
         (Some(addr), _) => {
-            let host =
-                if addr.ip().is_unspecified() { "localhost".into() } else { addr.ip().to_string() };
-            format!("nc {host} {}", addr.port())
+            let addr = reached_at(addr);
+            format!("nc {} {}", addr.ip(), addr.port())
         }
         (None, Some(path)) => format!("nc -U {}", path.display()),
         (None, None) => {
