@@ -37,6 +37,8 @@ struct Shared {
     /// How long a backend that cannot be reached is left alone, in milliseconds.
     rest_ms: u64,
     started: Instant,
+    /// Clients that are connected.
+    open: AtomicUsize,
     unserved: AtomicU64,
 }
 
@@ -88,6 +90,7 @@ struct ClientSide {
 
 impl EvHandler for ClientSide {
     fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
         cx.pause_reads(); // until there is somebody to read for
         cx.idle_timeout(self.shared.idle);
         connect(cx, cx.id(), &self.shared, &self.server, Vec::new());
@@ -95,6 +98,7 @@ impl EvHandler for ClientSide {
     }
 
     fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(mut server) = cx.conn(self.server.get()) {
             server.abort(); // still connecting, or else the pair has ended already
         }
@@ -126,8 +130,8 @@ impl EvHandler for ServerSide {
         }
         backend.failed.fetch_add(1, Ordering::Relaxed);
         let rest_ms = self.shared.rest_ms;
-        let until = self.shared.millis(cx.now()) + rest_ms;
-        if backend.rests_until.swap(until, Ordering::Relaxed) + rest_ms <= until {
+        let until = self.shared.millis(cx.now()).saturating_add(rest_ms);
+        if backend.rests_until.swap(until, Ordering::Relaxed).saturating_add(rest_ms) <= until {
             log::warn!("{}: {error}", backend.endpoint);
         }
         connect(cx, self.client, &self.shared, &self.server, std::mem::take(&mut self.tried));
@@ -156,7 +160,7 @@ impl EvHandler for Reporter {
         let mut line = format!(
             "accepted {} open {} in {} out {} unserved {}",
             total.accepted,
-            total.open,
+            self.shared.open.load(Ordering::Relaxed),
             total.bytes_in,
             total.bytes_out,
             self.shared.unserved.load(Ordering::Relaxed)
@@ -206,8 +210,13 @@ fn main() -> ExitCode {
     common::run("127.0.0.1:8000", |options: Options| {
         let mut backends = Vec::new();
         for text in &options.backend {
+            let endpoint = Endpoint::parse(text)?;
+            if endpoint.is_datagram() {
+                let message = format!("{endpoint} is an address for datagrams, not for streams");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
             backends.push(Backend {
-                endpoint: Endpoint::parse(text)?,
+                endpoint,
                 open: AtomicUsize::new(0),
                 served: AtomicU64::new(0),
                 failed: AtomicU64::new(0),
@@ -225,6 +234,7 @@ fn main() -> ExitCode {
             idle: Duration::from_secs(options.idle_timeout_s),
             rest_ms: options.rest_s.saturating_mul(1000),
             started: Instant::now(),
+            open: AtomicUsize::new(0),
             unserved: AtomicU64::new(0),
         });
         let every = Duration::from_secs(options.stats_s);

@@ -430,6 +430,30 @@ fn tcp_proxy_passes_over_a_backend_that_does_not_answer() {
     proxy.until(&[&silent_shown, &format!("{live_addr} open 5 served 5 failed 0")]);
 }
 
+/// Planted: the connections to backends and the reporter counted too; a rest that goes on beyond
+/// the clock.
+#[test]
+fn tcp_proxy_counts_the_clients_that_are_open() {
+    let (listener, addr) = backend();
+    let dead = Refusing::new();
+    let mut proxy = Proxy::start(&[dead.addr(), addr], &["--rest-s", "18446744073709551615"]);
+    let clients = [(); 3].map(|()| {
+        let client = proxy.example.connect();
+        (client, accept_any(std::slice::from_ref(&listener)).1)
+    });
+    proxy.until(&["accepted 3 open 3 in", &format!("{addr} open 3 served 3")]);
+    drop(clients);
+    proxy.until(&["accepted 3 open 0 in", &format!("{addr} open 0 served 3")]);
+}
+
+#[test]
+fn tcp_proxy_refuses_a_backend_of_datagrams() {
+    let output = command("tcp_proxy", &["--backend", "udp://127.0.0.1:9"]).output().unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("udp://127.0.0.1:9") && error.lines().count() == 1, "{error}");
+}
+
 /// Planted: no idle timeout.
 #[test]
 fn tcp_proxy_closes_what_is_idle_in_both_directions() {
