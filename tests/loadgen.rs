@@ -310,6 +310,47 @@ fn a_fixed_rate_has_its_requests_whether_they_are_sent_or_not() {
     }
 }
 
+/// Where a connection may have any number of requests under way, all that are due can be sent, those
+/// too whose timers come after the end.
+/// Planted: nothing is sent after the end, though it was due before.
+#[test]
+fn what_is_due_in_the_last_moment_is_sent() {
+    let server = Server::start("echo");
+    let flags = ["--rate", "20000", "-d", "300ms", "--warmup", "0", "-c", "7", "--depth", "6000"];
+    let target = ["echo", server.addr.as_str()];
+    let results = Load::start(&[&target[..], &flags].concat()).finish();
+    check_accounts(&results.json);
+    assert_eq!(number(&results.json, "/requests/scheduled"), 6000);
+    assert_eq!(number(&results.json, "/requests/unsent"), 0, "{:#}", results.json);
+}
+
+/// Planted: a number of spare descriptors that does not grow with the threads.
+#[test]
+fn many_threads_have_descriptors_enough() {
+    let server = Server::start("echo");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 64 && exec \"$0\" \"$@\""]).arg(example("loadgen"));
+    command.args(["idle", &server.addr, "-c", "60", "-t", "60", "-d", "100ms"]);
+    let output = command.output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("60 made"), "{output:?}");
+}
+
+/// Planted: the file opened after the run.
+#[test]
+fn a_file_that_cannot_be_written_is_told_before_the_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let target = listener.local_addr().expect("an address").to_string();
+    let mut command = Command::new(example("loadgen"));
+    command.args(["idle", &target, "-d", "100ms", "--json", "/none/report.json"]);
+    let output = command.output().expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("/none/report.json"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    listener.set_nonblocking(true).expect("it can be");
+    assert!(listener.accept().is_err(), "nothing was run");
+}
+
 /// A server on a thread: `serve` has each connection in turn.
 fn scripted(serve: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -494,7 +535,9 @@ fn what_makes_no_sense_is_told_in_a_line() {
         (&["echo", "nonsense"], "no port"),
         (&["echo", "udp://127.0.0.1:1"], "not for datagrams"),
         (&["idle", "127.0.0.1:1", "-c", "5000000000"], "ulimit"),
+        (&["idle", "127.0.0.1:1", "-c", "18446744073709551615"], "ulimit"),
         (&["echo", "127.0.0.1:1", "-d", "0"], "--duration is 0"),
+        (&["echo", "127.0.0.1:1", "--timeout", "0"], "--timeout is 0"),
     ] {
         let output = Command::new(example("loadgen")).args(arguments).output().expect("it starts");
         let error = String::from_utf8_lossy(&output.stderr);

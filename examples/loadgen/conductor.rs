@@ -37,9 +37,11 @@ pub(crate) struct Conductor {
     start: Arc<OnceLock<Instant>>,
     from: TimerId,
     end: TimerId,
+    last_look: TimerId,
     interval: TimerId,
     drain: TimerId,
     drained_by: Option<Instant>,
+    interrupted: bool,
     at_begin: Spent,
 }
 
@@ -50,9 +52,11 @@ impl Conductor {
             start,
             from: TimerId::NONE,
             end: TimerId::NONE,
+            last_look: TimerId::NONE,
             interval: TimerId::NONE,
             drain: TimerId::NONE,
             drained_by: None,
+            interrupted: false,
             at_begin: Spent::default(),
         }
     }
@@ -77,8 +81,17 @@ impl Conductor {
         self.load.wake_all(cx);
     }
 
+    /// Nothing more is due. Each connection looks once more at what was due by now, or by the end:
+    /// timers fire in the order of their times, so the drain begins after that.
+    fn finish(&mut self, cx: &mut Ctx<'_>) {
+        let now = Instant::now();
+        self.load.window.set(self.load.window.get().map(|window| window.cut(now)));
+        self.load.wake_all(cx);
+        self.last_look = cx.set_timer(Duration::ZERO);
+    }
+
     /// Nothing more is sent; what was counted is what was due by now, or by the end.
-    fn drain(&mut self, cx: &mut Ctx<'_>, interrupted: bool) {
+    fn drain(&mut self, cx: &mut Ctx<'_>) {
         if self.load.stage.get() > Stage::Running {
             return;
         }
@@ -89,7 +102,7 @@ impl Conductor {
         let spent = Spent::now(cx);
         let scheduled = self.load.scheduled();
         let tally = &mut *self.load.tally.borrow_mut();
-        tally.interrupted = interrupted;
+        tally.interrupted = self.interrupted;
         tally.open_at_end = self.load.open() as u64;
         tally.requests.scheduled = scheduled;
         if let Some(window) = window.filter(|window| window.from < window.end) {
@@ -134,7 +147,7 @@ impl EvHandler for Conductor {
     fn on_notify(&mut self, cx: &mut Ctx<'_>, value: u64) -> io::Result<()> {
         match value {
             START => self.begin(cx),
-            _ => self.drain(cx, false),
+            _ => self.drain(cx),
         }
         Ok(())
     }
@@ -143,7 +156,9 @@ impl EvHandler for Conductor {
         if timer == self.from {
             self.at_begin = Spent::now(cx);
         } else if timer == self.end {
-            self.drain(cx, false);
+            self.finish(cx);
+        } else if timer == self.last_look {
+            self.drain(cx);
         } else if timer == self.interval {
             let interval = self.load.interval.take();
             let _ = self.load.reports.send(Report::Interval(Box::new(interval)));
@@ -160,14 +175,16 @@ impl EvHandler for Conductor {
 
     /// The first Ctrl-C: the results so far, after the drain.
     fn on_shutdown(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        self.drain(cx, true);
+        self.interrupted = self.load.stage.get() <= Stage::Running;
+        self.finish(cx);
         Ok(())
     }
 
     /// The second Ctrl-C does not wait for the drain.
     fn on_close(&mut self, cx: &mut Ctx<'_>, _: &Close) {
         if self.load.stage.get() != Stage::Over {
-            self.drain(cx, true);
+            self.interrupted = true;
+            self.drain(cx);
             self.report();
         }
     }

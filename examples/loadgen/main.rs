@@ -20,7 +20,7 @@ mod tally;
 mod target;
 mod ws;
 
-use std::fs;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,8 +45,10 @@ use schedule::Schedule;
 use tally::Tally;
 use target::{Place, Url, invalid};
 
-/// Descriptors that a process needs beside its connections: pollers, pipes, files, attempts.
+/// Descriptors that a process needs beside its connections: files and attempts, and pollers and
+/// pipes for each thread.
 const DESCRIPTORS_SPARE: usize = 64;
+const DESCRIPTORS_OF_THREAD: usize = 6;
 /// How late the system may fire the threads' timers.
 #[cfg(target_os = "linux")]
 const TIMER_SLACK_NS: u64 = 1;
@@ -157,6 +159,9 @@ impl Run {
         if plan.duration.is_zero() {
             return Err(invalid("--duration is 0: nothing would be measured".to_owned()));
         }
+        if asking.as_ref().is_some_and(|asking| asking.timeout.is_zero()) {
+            return Err(invalid("--timeout is 0: no answer could come in time".to_owned()));
+        }
         let rate = asking.and_then(|asking| asking.rate);
         Ok(Run { mode, target, rate, plan, request_len, speak, common })
     }
@@ -177,9 +182,10 @@ impl Run {
 }
 
 /// Lets the process have as many descriptors as it may.
-fn raise_descriptors(connections: usize) -> io::Result<()> {
+fn raise_descriptors(connections: usize, threads: usize) -> io::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let needed = (connections + DESCRIPTORS_SPARE) as rlim_t;
+    let spare = threads.saturating_mul(DESCRIPTORS_OF_THREAD).saturating_add(DESCRIPTORS_SPARE);
+    let needed = connections.saturating_add(spare) as rlim_t;
     if needed > hard {
         return Err(invalid(format!(
             "{connections} connections need {needed} descriptors, and {hard} are allowed; see ulimit -Hn"
@@ -193,7 +199,7 @@ fn raise_descriptors(connections: usize) -> io::Result<()> {
 
 /// Runs the load to its end, and adds up what the threads have counted.
 fn run(run: Run) -> io::Result<Report> {
-    raise_descriptors(run.plan.connections)?;
+    raise_descriptors(run.plan.connections, run.plan.threads)?;
     let config = run.config();
     let plan = Arc::new(run.plan);
     let server = Server::new(config)?;
@@ -272,29 +278,28 @@ fn conduct(
     tally
 }
 
-fn publish(report: &Report, json: Option<&Path>) -> io::Result<()> {
-    let text = || {
-        let columns = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
-        report.text(columns)
-    };
-    let encoded = || serde_json::to_string_pretty(report).map(|text| text + "\n");
-    match json {
-        None => io::stdout().write_all(text().as_bytes()),
-        Some(path) if path == Path::new("-") => io::stdout().write_all(encoded()?.as_bytes()),
-        Some(path) => {
-            fs::write(path, encoded()?).map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-            })?;
-            io::stdout().write_all(text().as_bytes())
-        }
+/// Where the JSON goes. It is opened before the run, which would else be in vain.
+fn open(json: &Path) -> io::Result<Box<dyn Write>> {
+    if json == Path::new("-") {
+        return Ok(Box::new(io::stdout()));
     }
+    let file = File::create(json)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", json.display())))?;
+    Ok(Box::new(file))
 }
 
 fn load() -> io::Result<()> {
     let wanted = Run::new(Options::parse().mode)?;
-    let json = wanted.common.json.clone();
+    let path = wanted.common.json.clone();
+    let json = path.as_deref().map(open).transpose()?;
     let report = run(wanted)?;
-    publish(&report, json.as_deref())?;
+    if path.is_none_or(|path| path != Path::new("-")) {
+        let columns = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
+        io::stdout().write_all(report.text(columns).as_bytes())?;
+    }
+    if let Some(mut json) = json {
+        json.write_all((serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
+    }
     report.in_vain().map_or(Ok(()), |why| Err(io::Error::other(why)))
 }
 
