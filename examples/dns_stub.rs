@@ -394,6 +394,7 @@ impl EvHandler for Upstream {
 /// A DNS stub over UDP: answers names it is told itself, forwards and caches the rest
 #[derive(clap::Parser)]
 #[command(name = "dns_stub", version)]
+#[command(mut_arg("addr", |arg| common::takes(arg, common::DATAGRAM_ADDRS)))]
 struct Options {
     #[command(flatten)]
     serve: common::Serve,

@@ -6,7 +6,6 @@ mod common;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use reev::Addr;
 use reev::http1::{Fields, Http1, Options as HttpOptions, Request, Response, Service, Status};
 
 /// What `/json` answers.
@@ -86,14 +85,7 @@ fn main() -> ExitCode {
             let http = Http1::new(http_options());
             reactor.accept(listener, move |_peer| http.connection(Site))
         })?;
-        common::banner("http_plaintext", &addr, how_to_try(&addr));
+        common::banner("http_plaintext", &addr, common::curl(&addr, "/plaintext"));
         running.join()
     })
-}
-
-fn how_to_try(addr: &Addr) -> String {
-    match addr.unix_path() {
-        Some(path) => format!("curl --unix-socket {} http://localhost/plaintext", path.display()),
-        None => format!("curl http://{addr}/plaintext"),
-    }
 }

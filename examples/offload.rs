@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,8 +85,8 @@ struct Options {
     serve: common::Serve,
 
     /// Threads of the pool
-    #[arg(long, default_value_t = 4)]
-    threads: usize,
+    #[arg(long, default_value = "4")]
+    threads: NonZeroUsize,
 
     /// Jobs that may wait for a thread
     #[arg(long, default_value_t = 64)]
@@ -98,7 +99,7 @@ fn main() -> ExitCode {
         let addr = server.local_addr(listener);
         let (pool, jobs) = sync_channel(options.queue);
         let jobs = Arc::new(Mutex::new(jobs));
-        for index in 0..options.threads {
+        for index in 0..options.threads.get() {
             let jobs = jobs.clone();
             let thread = thread::Builder::new().name(format!("job-{index}"));
             thread.spawn(move || work(&jobs))?;
@@ -107,7 +108,7 @@ fn main() -> ExitCode {
             let (http, pool) = (Http1::new(HttpOptions::default()), pool.clone());
             reactor.accept(listener, move |_peer| http.connection(Site { pool: pool.clone() }))
         })?;
-        common::banner("offload", &addr, format!("curl http://{addr}/hash/1000000"));
+        common::banner("offload", &addr, common::curl(&addr, "/hash/1000000"));
         running.join()
     })
 }

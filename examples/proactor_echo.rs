@@ -18,6 +18,8 @@ use reev::proactor::{Conn, Delegator, Kind, Watcher};
 /// An echo server that submits reads and writes and waits for completions
 #[derive(clap::Parser)]
 #[command(name = "proactor_echo", version)]
+#[command(mut_arg("addr", |arg| common::takes(arg, blocking::ADDRS)))]
+#[command(mut_arg("spin_us", |arg| arg.hide(true)))] // watchers do not spin
 struct Options {
     #[command(flatten)]
     serve: common::Serve,

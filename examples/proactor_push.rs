@@ -19,6 +19,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Sends the time to every connected client once a second
 #[derive(clap::Parser)]
 #[command(name = "proactor_push", version)]
+#[command(mut_arg("addr", |arg| common::takes(arg, blocking::ADDRS)))]
+#[command(mut_arg("spin_us", |arg| arg.hide(true)))] // watchers do not spin
+#[command(mut_arg("reactors", |arg| arg.hide(true)))] // there is one watcher
 struct Options {
     #[command(flatten)]
     serve: common::Serve,

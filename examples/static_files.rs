@@ -43,13 +43,14 @@ fn main() -> ExitCode {
         })?;
         let (server, listener) = options.serve.listen()?;
         let addr = server.local_addr(listener);
+        let file = format!("/FILE, with a FILE of {}", options.root.display());
         let root = options.root;
         let running = server.start(move |reactor| {
             let folder = Rc::new(Folder::open(&root)?);
             let http = Http1::new(HttpOptions::default());
             reactor.accept(listener, move |_peer| http.connection(Files { folder: folder.clone() }))
         })?;
-        common::banner("static_files", &addr, format!("curl http://{addr}/"));
+        common::banner("static_files", &addr, common::curl(&addr, &file));
         running.join()
     })
 }

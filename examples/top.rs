@@ -41,14 +41,16 @@ impl EvHandler for Metrics {
     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut request = httparse::Request::new(&mut headers);
-        let (status, body) = match request.parse(data) {
+        let parsed = request.parse(data);
+        let path = request.path.and_then(|path| path.split('?').next());
+        let (status, body) = match parsed {
             Ok(httparse::Status::Partial) if data.len() < REQUEST_MAX => return Ok(0),
-            Ok(httparse::Status::Complete(_)) => match (request.method, request.path) {
-                (Some("GET"), Some("/metrics")) => {
+            Ok(httparse::Status::Complete(_)) => match (request.method, path) {
+                (Some("GET" | "HEAD"), Some("/metrics")) => {
                     ("200 OK", Stats::prometheus(&cx.handle().stats()))
                 }
-                (Some("GET"), _) => ("404 Not Found", "it is at /metrics\n".to_owned()),
-                _ => ("405 Method Not Allowed", "GET alone\n".to_owned()),
+                (Some("GET" | "HEAD"), _) => ("404 Not Found", "it is at /metrics\n".to_owned()),
+                _ => ("405 Method Not Allowed\r\nAllow: GET, HEAD", "GET or HEAD\n".to_owned()),
             },
             _ => ("400 Bad Request", "not a request\n".to_owned()),
         };
@@ -58,7 +60,9 @@ impl EvHandler for Metrics {
             body.len()
         );
         cx.write(head.as_bytes());
-        cx.write(body.as_bytes());
+        if request.method != Some("HEAD") {
+            cx.write(body.as_bytes());
+        }
         cx.close();
         Ok(data.len())
     }

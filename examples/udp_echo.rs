@@ -23,9 +23,14 @@ impl EvHandler for Echo {
 /// A UDP echo server: sends datagrams back to where they came from
 #[derive(clap::Parser)]
 #[command(name = "udp_echo", version)]
+#[command(mut_arg("addr", |arg| common::takes(arg, common::DATAGRAM_ADDRS)))]
 struct Options {
     #[command(flatten)]
     serve: common::Serve,
+
+    /// Bytes of the longest datagram that is sent back; longer ones are dropped
+    #[arg(long, default_value_t = 2048, value_name = "BYTES")]
+    max: usize,
 
     /// A system call for each datagram instead of one for many
     #[arg(long)]
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
     common::run("udp://127.0.0.1:7007", |options: Options| {
         let mut server = Server::new(options.serve.config())?;
         let datagrams = DatagramOptions {
+            datagram_max: options.max,
             batches: !options.no_batches,
             gso: !options.no_batches,
             gro: options.gro,
@@ -50,9 +56,9 @@ fn main() -> ExitCode {
         reev::stop_on_signals(&server.handle())?;
         let running =
             server.start(move |reactor| reactor.serve_datagrams(socket, Echo).map(drop))?;
-        let try_it = match addr.socket_addr() {
+        let try_it = match addr.socket_addr().map(common::reached_at) {
             Some(addr) => format!("nc -u {} {}", addr.ip(), addr.port()),
-            None => format!("socat - {addr}"),
+            None => "a client for Unix datagrams".to_owned(),
         };
         common::banner("udp_echo", &addr, try_it);
         running.join()

@@ -308,7 +308,11 @@ fn main() -> ExitCode {
                 http.connection(Site { chat, echo, hall })
             })
         })?;
-        common::banner("websocket", &addr, format_args!("open http://{addr}/ in a browser"));
+        let try_it = match addr.socket_addr().map(common::reached_at) {
+            Some(addr) => format!("open http://{addr}/ in a browser"),
+            None => common::curl(&addr, "/"),
+        };
+        common::banner("websocket", &addr, try_it);
         running.join()
     })
 }

@@ -63,7 +63,11 @@ fn main() -> ExitCode {
                 (Http1::new(Default::default()), WebSockets::new(options.clone()));
             reactor.accept(listener, move |_peer| http.connection(sockets.path("/", || Echo)))
         })?;
-        common::banner("ws_echo", &addr, format_args!("npx wscat -c ws://{addr}/"));
+        let url = match addr.unix_path() {
+            Some(path) => format!("ws+unix://{}:/", path.display()),
+            None => format!("ws://{addr}/"),
+        };
+        common::banner("ws_echo", &addr, format_args!("npx wscat -c {url}"));
         running.join()
     })
 }

@@ -138,6 +138,41 @@ fn the_banner_names_an_abstract_socket_as_socat_does() {
     assert!(server.banner.ends_with(&ends), "{}", server.banner);
 }
 
+/// Planted: the address as it is printed, behind http://.
+#[test]
+fn the_banners_of_unix_sockets_say_what_curl_takes() {
+    for (name, path) in [
+        ("http_plaintext", "/plaintext"),
+        ("offload", "/hash/1000000"),
+        ("static_files", "/FILE, with a FILE of ."),
+        ("websocket", "/"),
+    ] {
+        let socket = format!("reev-banner-{}-{name}", std::process::id());
+        let socket = std::env::temp_dir().join(socket).display().to_string();
+        let server = Example::start_at(&format!("unix://{socket}"), name, &[]);
+        let ends = format!("try: curl --unix-socket {socket} http://localhost{path}\n");
+        assert!(server.banner.ends_with(&ends), "{}", server.banner);
+        assert!(server.stop(Signal::SIGTERM).success());
+    }
+}
+
+/// Planted: the address as it is bound.
+#[test]
+fn the_banners_of_wildcards_name_an_address_to_ask() {
+    for (addr, name, says) in [
+        ("0.0.0.0:0", "echo", "try: nc 127.0.0.1 "),
+        ("0.0.0.0:0", "proactor_echo", "try: nc 127.0.0.1 "),
+        ("0.0.0.0:0", "udp_echo", "try: nc -u 127.0.0.1 "),
+        ("0.0.0.0:0", "dns_stub", "try: dig @127.0.0.1 -p "),
+        ("0.0.0.0:0", "websocket", "try: open http://127.0.0.1:"),
+        ("0.0.0.0:0", "static_files", "try: curl http://127.0.0.1:"),
+        ("127.0.0.2:0", "dns_stub", "try: dig @127.0.0.2 -p "),
+    ] {
+        let server = Example::start_at(addr, name, &[]);
+        assert!(server.banner.contains(says), "{}", server.banner);
+    }
+}
+
 #[test]
 fn echo_sends_back_what_it_gets_and_then_the_end() {
     let server = Example::start("echo", &[]);
@@ -211,8 +246,28 @@ fn help_names_the_flags_and_their_defaults() {
         let output = Command::new(example(name)).arg("--help").output().expect("it starts");
         let help = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success());
-        for word in ["--addr", "--reactors", "--no-pin", default] {
+        for word in ["--addr", "--no-pin", default] {
             assert!(help.contains(word), "{name} --help lacks {word}: {help}");
+        }
+    }
+}
+
+/// Planted: the help of the servers of streams for all.
+#[test]
+fn help_promises_nothing_that_is_refused() {
+    for (name, has, lacks) in [
+        ("proactor_echo", "tcp4://:port", &["unix:", "--spin-us"][..]),
+        ("proactor_push", "tcp4://:port", &["unix:", "--spin-us", "--reactors"]),
+        ("udp_echo", "unixgram:///path", &["tcp", "unix:"]),
+        ("dns_stub", "unixgram:///path", &["tcp", "unix:"]),
+    ] {
+        for flag in ["--help", "-h"] {
+            let output = Command::new(example(name)).arg(flag).output().expect("it starts");
+            let help = String::from_utf8_lossy(&output.stdout);
+            assert!(help.contains(has), "{name} {flag}: {help}");
+            for word in lacks {
+                assert!(!help.contains(word), "{name} {flag} has {word}: {help}");
+            }
         }
     }
 }
@@ -481,6 +536,13 @@ fn offload_answers_from_its_pool_in_order() {
     assert_ne!(answers[0].body, answers[3].body);
 }
 
+/// Planted: a pool of no threads, whose jobs wait for ever.
+#[test]
+fn offload_refuses_a_pool_of_no_threads() {
+    let server = Example::start("offload", &["--threads", "0"]);
+    assert_eq!(server.banner, "");
+}
+
 #[test]
 fn headers_above_the_bounds_are_refused() {
     let server = http();
@@ -571,15 +633,15 @@ fn top_tells_prometheus_what_its_echo_did() {
         assert_eq!(&echo, b"hello");
     }
     let metrics = top.banner.split("http://").nth(1).and_then(|rest| rest.split('/').next());
-    let scrape = |target: &str| -> String {
+    let ask = |method: &str, target: &str| -> String {
         let mut stream = TcpStream::connect(metrics.expect("an address")).expect("it accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
+        write!(stream, "{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         answer
     };
-    let answer = scrape("/metrics");
+    let answer = ask("GET", "/metrics");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     let sum = |name: &str| -> u64 {
         let lines = answer.lines().filter(|line| line.starts_with(&format!("{name}{{")));
@@ -588,6 +650,11 @@ fn top_tells_prometheus_what_its_echo_did() {
     };
     assert_eq!(sum("reev_accepted_total"), 21, "{answer}");
     assert_eq!(sum("reev_sent_bytes_total"), 100, "{answer}");
-    assert!(scrape("/").starts_with("HTTP/1.1 404 "));
+    assert!(ask("GET", "/metrics?x=1").starts_with("HTTP/1.1 200 "));
+    assert!(ask("GET", "/").starts_with("HTTP/1.1 404 "));
+    let head = ask("HEAD", "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+    let refused = ask("POST", "/metrics");
+    assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nAllow: GET, HEAD\r\n"));
     assert!(top.stop(Signal::SIGTERM).success());
 }

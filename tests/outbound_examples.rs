@@ -91,6 +91,16 @@ fn udp_echo_answers_with_and_without_batches() {
     }
 }
 
+/// Planted: the default bound, whatever the flag says.
+#[test]
+fn udp_echo_sends_long_datagrams_back() {
+    let long = [7; 9000];
+    for flags in [&["--max", "9000"][..], &["--max", "9000", "--gro"]] {
+        let socket = Example::start("udp_echo", flags);
+        assert_eq!(udp_ask(&socket.udp(), &long), long);
+    }
+}
+
 /// A query for the A record of `name`.
 fn query(id: u16, name: &str) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();

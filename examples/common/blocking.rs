@@ -12,11 +12,14 @@ use signal_hook::iterator::Signals;
 
 use crate::common::{self, Serve};
 
+/// The addresses that [`listen`] takes.
+pub(crate) const ADDRS: &str = "host:port, tcp4://:port, tcp6://:port";
+
 /// Listens as the flags say, on TCP, and says where.
 pub(crate) fn listen(serve: &Serve, what: &str) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(&Endpoint::parse(&serve.addr)?.resolve()?[..])?;
-    let addr = listener.local_addr()?;
-    common::banner(what, &Addr::from(addr), format!("nc {} {}", addr.ip(), addr.port()));
+    let addr = Addr::from(listener.local_addr()?);
+    common::banner(what, &addr, common::how_to_try(&addr));
     Ok(listener)
 }
 

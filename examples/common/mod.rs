@@ -6,8 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches};
+use clap::{Arg, Args, CommandFactory, FromArgMatches};
 use reev::{Addr, Config, ListenerId, Server};
+
+/// The addresses of datagrams.
+#[allow(dead_code, reason = "not every example has datagrams")]
+pub(crate) const DATAGRAM_ADDRS: &str = "host:port, udp4://:port, udp6://:port, unixgram:///path";
 
 /// The flags of a server.
 #[derive(Args, Debug)]
@@ -63,6 +67,14 @@ impl Serve {
     }
 }
 
+/// `--addr` of an example that takes these addresses and no others.
+#[allow(dead_code, reason = "most examples take those of `Serve`")]
+pub(crate) fn takes(arg: Arg, addrs: &str) -> Arg {
+    let help = format!("Where to listen: {addrs}");
+    let ports = "Port 0 lets the system choose; the banner says what it chose.";
+    arg.long_help(format!("{help}\n\n{ports}")).help(help)
+}
+
 /// Runs an example with the flags `T`, of which `--addr` defaults to `addr`. What goes wrong is
 /// told in one line.
 pub(crate) fn run<T>(addr: &'static str, serve: impl FnOnce(T) -> io::Result<()>) -> ExitCode
@@ -112,9 +124,26 @@ pub(crate) fn how_to_try(addr: &Addr) -> String {
             format!("nc {} {}", addr.ip(), addr.port())
         }
         (None, Some(path)) => format!("nc -U {}", path.display()),
+        (None, None) => format!("socat - ABSTRACT-CONNECT:{}", abstract_name(addr)),
+    }
+}
+
+/// How to get `path` from a server of HTTP at `addr`.
+#[allow(dead_code, reason = "not every example is for curl")]
+pub(crate) fn curl(addr: &Addr, path: &str) -> String {
+    match (addr.socket_addr(), addr.unix_path()) {
+        (Some(addr), _) => format!("curl http://{}{path}", reached_at(addr)),
+        (None, Some(socket)) => {
+            format!("curl --unix-socket {} http://localhost{path}", socket.display())
+        }
         (None, None) => {
-            let name = addr.unix_name().unwrap_or_default().strip_prefix(b"\0").unwrap_or_default();
-            format!("socat - ABSTRACT-CONNECT:{}", name.escape_ascii())
+            format!("curl --abstract-unix-socket {} http://localhost{path}", abstract_name(addr))
         }
     }
+}
+
+#[allow(dead_code, reason = "not every example is for netcat or curl")]
+fn abstract_name(addr: &Addr) -> String {
+    let name = addr.unix_name().unwrap_or_default().strip_prefix(b"\0").unwrap_or_default();
+    name.escape_ascii().to_string()
 }
