@@ -339,6 +339,9 @@ impl Ctx<'_> {
     /// Binds a datagram socket on this reactor: `udp://host:port`, `unixgram:///path` and their
     /// kin. The handler gets `on_open` soon, and then every datagram that comes.
     ///
+    /// On a wildcard address the system chooses which address an answer comes from, which may be
+    /// another than the one that was asked. On a host with several, bind each by itself.
+    ///
     /// # Errors
     /// `InvalidInput` for an address or options that make no sense, or what the system says,
     /// with the address. A name is resolved at once, which may block.

@@ -224,7 +224,8 @@ impl Server {
 
     /// Binds `addr` for datagrams (`udp://…`, `unixgram://…`; see [`Endpoint`]): a socket for each
     /// reactor, and the system chooses by the two addresses of a datagram which one gets it
-    /// (SO_REUSEPORT). Reactors share a Unix socket. [`Reactor::serve_datagrams`] takes it.
+    /// (SO_REUSEPORT). Reactors share a Unix socket. [`Reactor::serve_datagrams`] takes it. Of
+    /// wildcard addresses see [`Ctx::bind_datagrams`](crate::Ctx::bind_datagrams).
     ///
     /// # Errors
     /// The address and what is wrong with it, or `InvalidInput` for options that make no sense.
