@@ -28,7 +28,7 @@ struct Options {
     #[command(flatten)]
     serve: common::Serve,
 
-    /// Bytes of the longest datagram that is sent back; longer ones are dropped
+    /// Bytes of the longest datagram that is sent back; longer ones are dropped, unless with --gro
     #[arg(long, default_value_t = 2048, value_name = "BYTES")]
     max: usize,
 

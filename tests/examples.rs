@@ -166,7 +166,7 @@ fn the_banners_of_wildcards_name_an_address_to_ask() {
         ("0.0.0.0:0", "dns_stub", "try: dig @127.0.0.1 -p "),
         ("0.0.0.0:0", "websocket", "try: open http://127.0.0.1:"),
         ("0.0.0.0:0", "static_files", "try: curl http://127.0.0.1:"),
-        ("127.0.0.2:0", "dns_stub", "try: dig @127.0.0.2 -p "),
+        ("[::1]:0", "dns_stub", "try: dig @::1 -p "),
     ] {
         let server = Example::start_at(addr, name, &[]);
         assert!(server.banner.contains(says), "{}", server.banner);
