@@ -553,6 +553,81 @@ fn pool_asks_redis_for_its_clients() {
     }
 }
 
+/// A pool of one connection, and a server that the test plays.
+fn pool_and_backend() -> (Example, TcpListener) {
+    let (listener, addr) = backend();
+    let flags = ["--backend", &addr.to_string(), "--max", "1", "--min-idle", "0"];
+    (Example::start("pool", &flags), listener)
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    accept_any(std::slice::from_ref(listener)).1
+}
+
+/// What the pool sends for `key`.
+fn get(key: &str) -> String {
+    format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len())
+}
+
+#[track_caller]
+fn expect(stream: &mut TcpStream, expected: &str) {
+    talk(stream, "", expected);
+}
+
+/// Planted: a question whose connection ends by a reset or an error is not answered; an empty line
+/// is taken apart (a panic); the end of a reply is computed from a length that overflows; a reply
+/// longer than may wait is waited for.
+#[test]
+fn pool_tells_a_client_when_the_server_breaks() {
+    let (pool, listener) = pool_and_backend();
+    let mut client = pool.connect();
+    let mut server = None;
+    let huge = format!("${}\r\n", i64::MAX);
+    for reply in ["", "\r\n", "nonsense\r\n", "$-2\r\n", "$1\r\nvalue", "$1048577\r\n", &huge] {
+        client.write_all(b"a\nb\n").unwrap();
+        let mut asked = server.take().unwrap_or_else(|| accept(&listener));
+        expect(&mut asked, &get("a"));
+        let held = if reply.is_empty() {
+            // Closed without time to linger: a reset.
+            socket2::SockRef::from(&asked).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(asked);
+            None
+        } else {
+            asked.write_all(reply.as_bytes()).unwrap();
+            Some(asked)
+        };
+        let mut told = String::new();
+        BufReader::new(&client).read_line(&mut told).unwrap();
+        assert!(told.starts_with('(') && told.ends_with(")\r\n"), "{reply}: {told}");
+        drop(held);
+        let mut asked = accept(&listener);
+        expect(&mut asked, &get("b"));
+        asked.write_all(b"$5\r\nvalue\r\n").unwrap();
+        expect(&mut client, "value\r\n");
+        server = Some(asked);
+    }
+}
+
+/// Planted: the client's end closes it while a question is under way.
+#[test]
+fn pool_answers_clients_that_have_ended() {
+    let (pool, listener) = pool_and_backend();
+    let mut server = None;
+    for keys in [&["a"][..], &["a", "b", "c"]] {
+        let mut client = pool.connect();
+        client.write_all(format!("{}\n", keys.join("\n")).as_bytes()).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let server = server.get_or_insert_with(|| accept(&listener));
+        for key in keys {
+            expect(server, &get(key));
+            server.write_all(b"+value\r\n").unwrap();
+        }
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).unwrap();
+        assert_eq!(answers, "+value\r\n".repeat(keys.len()));
+    }
+}
+
 #[test]
 fn tail_sends_what_is_appended_and_follows_a_new_file() {
     // A folder where nothing else happens: no event comes but by what is done here.
