@@ -8,7 +8,8 @@
 //! `benches/redis.sh` compares it with the `redis-server` of the distribution.
 //!
 //! Commands: PING, ECHO, GET, SET (EX, PX, NX, XX), DEL, EXISTS, TTL, INCR, LPUSH, LLEN, LRANGE,
-//! PUBLISH, SUBSCRIBE, UNSUBSCRIBE, CONFIG GET, COMMAND, DBSIZE, FLUSHALL, QUIT.
+//! PUBLISH, SUBSCRIBE, UNSUBSCRIBE, CONFIG GET, COMMAND, DBSIZE, FLUSHALL, QUIT. An argument has
+//! at most 512 KiB, a command 1 MiB.
 
 mod common;
 
@@ -24,6 +25,9 @@ use reev::{Addr, Close, Config, ConnId, Ctx, EvHandler, Server, TimerId};
 
 const BULK_MAX: usize = 512 << 10;
 const ARGUMENTS_MAX: usize = 1024;
+const COMMAND_MAX: usize = 1 << 20;
+/// The rest of a read behind a command of that length may have to wait with it.
+const INPUT_MAX: usize = 2 * COMMAND_MAX;
 const INLINE_MAX: usize = 64 << 10;
 const OUTPUT_HIGH: usize = 256 << 10;
 /// How long to go on looking for requests before sleeping, in microseconds: a busy client need not
@@ -130,11 +134,14 @@ fn parse(data: &[u8], start: usize, arguments: &mut Vec<Range<usize>>) -> Parsed
             Some(Ok((len, from))) if (0..=BULK_MAX as i64).contains(&len) => (len as usize, from),
             Some(_) => return Parsed::Broken("invalid bulk length"),
         };
-        if data.len() < from + len + 2 {
+        at = from + len + 2;
+        if at - start > COMMAND_MAX {
+            return Parsed::Broken("too big command");
+        }
+        if data.len() < at {
             return Parsed::Incomplete;
         }
         arguments.push(from..from + len);
-        at = from + len + 2;
     }
     Parsed::Command(at)
 }
@@ -206,8 +213,14 @@ fn index(of: i64, len: usize) -> i64 {
     if of < 0 { of + len as i64 } else { of }
 }
 
+/// A number in its one spelling: `+5`, `007` and `-0` are none.
 fn integer(text: &[u8]) -> Option<i64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+    match text {
+        [b'0'] | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => {
+            std::str::from_utf8(text).ok()?.parse().ok()
+        }
+        _ => None,
+    }
 }
 
 struct Client {
@@ -215,6 +228,7 @@ struct Client {
     arguments: Vec<Range<usize>>,
     output: Rc<RefCell<Output>>,
     channels: HashSet<Vec<u8>>,
+    quits: bool,
 }
 
 impl Client {
@@ -232,7 +246,10 @@ impl Client {
             (b"GET", 2) => self.get(cx.now(), a, out),
             (b"SET", 3..) => self.set(cx.now(), a, b, rest(3), out),
             (b"PING", 1) if self.channels.is_empty() => out.text("+PONG"),
-            (b"PING", 1) => out.text("*2\r\n$4\r\npong\r\n$0\r\n"),
+            (b"PING", 1 | 2) if !self.channels.is_empty() => {
+                out.text("*2\r\n$4\r\npong");
+                out.bulk(a);
+            }
             (b"PING" | b"ECHO", 2) => out.bulk(a),
             (b"INCR", 2) => self.increment(cx.now(), a, out),
             (b"LPUSH", 3..) => self.push(cx.now(), a, rest(2), out),
@@ -262,6 +279,9 @@ impl Client {
             }
             (b"PUBLISH", 3) => self.publish(cx, a, b, out),
             (b"SUBSCRIBE", 2..) => rest(1).for_each(|channel| self.subscribe(cx, channel, out)),
+            (b"UNSUBSCRIBE", 1) if self.channels.is_empty() => {
+                out.text("*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0");
+            }
             (b"UNSUBSCRIBE", _) => {
                 let named: Vec<Vec<u8>> = match count {
                     1 => self.channels.iter().cloned().collect(),
@@ -274,6 +294,12 @@ impl Client {
                 out.bulk(b);
                 out.bulk(if b.eq_ignore_ascii_case(b"appendonly") { b"no" } else { b"" });
             }
+            (b"CONFIG", 2..) if !a.eq_ignore_ascii_case(b"GET") => {
+                out.text(&format!(
+                    "-ERR unknown subcommand '{:.128}'",
+                    a.escape_ascii().to_string()
+                ));
+            }
             (b"COMMAND", _) => out.text("*0"),
             (b"DBSIZE", 1) => out.integer(self.store.borrow().keys.len() as i64),
             (b"FLUSHALL", _) => {
@@ -282,8 +308,7 @@ impl Client {
             }
             (b"QUIT", _) => {
                 out.text(OK);
-                cx.write(&std::mem::take(&mut out.0));
-                cx.close();
+                self.quits = true;
             }
             (_, 0) => {}
             (known, _) if COMMANDS.contains(&known) => {
@@ -319,11 +344,11 @@ impl Client {
             let unit = match option.to_ascii_uppercase().as_slice() {
                 b"EX" => 1000,
                 b"PX" => 1,
-                b"NX" => {
+                b"NX" if only_if != Some(true) => {
                     only_if = Some(false);
                     continue;
                 }
-                b"XX" => {
+                b"XX" if only_if != Some(false) => {
                     only_if = Some(true);
                     continue;
                 }
@@ -416,7 +441,7 @@ impl Client {
         };
         self.list(now, key, out, |list, out| {
             let from = index(from, list.len()).max(0) as usize;
-            let to = (index(to, list.len()) + 1).clamp(0, list.len() as i64) as usize;
+            let to = index(to, list.len()).saturating_add(1).clamp(0, list.len() as i64) as usize;
             let part = list.range(from.min(to)..to);
             out.length(b'*', part.len());
             part.for_each(|value| out.bulk(value));
@@ -469,7 +494,7 @@ impl Client {
     }
 }
 
-const COMMANDS: [&[u8]; 12] = [
+const COMMANDS: [&[u8]; 15] = [
     b"GET",
     b"SET",
     b"PING",
@@ -479,17 +504,21 @@ const COMMANDS: [&[u8]; 12] = [
     b"LLEN",
     b"LRANGE",
     b"DEL",
+    b"EXISTS",
     b"TTL",
     b"PUBLISH",
     b"SUBSCRIBE",
+    b"CONFIG",
+    b"DBSIZE",
 ];
 
 impl EvHandler for Client {
     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
         let output = self.output.clone();
         let out = &mut *output.borrow_mut();
+        out.0.clear(); // what a callback left that panicked is not for this client
         let mut at = 0;
-        while at < data.len() {
+        while at < data.len() && !self.quits {
             match parse(data, at, &mut self.arguments) {
                 Parsed::Command(end) => {
                     self.run(cx, data, out);
@@ -515,6 +544,9 @@ impl EvHandler for Client {
         }
         cx.write(&out.0);
         out.0.clear();
+        if self.quits {
+            cx.close();
+        }
         Ok(at)
     }
 
@@ -544,7 +576,7 @@ impl EvHandler for Sweeper {
 
 /// A store that speaks RESP2, as Redis does
 #[derive(clap::Parser)]
-#[command(name = "redis", version)]
+#[command(name = "redis", version, mut_arg("reactors", |arg| arg.default_value("1")))]
 struct Options {
     #[command(flatten)]
     serve: common::Serve,
@@ -552,9 +584,9 @@ struct Options {
 
 fn main() -> ExitCode {
     common::run("127.0.0.1:6379", |mut options: Options| {
-        options.serve.reactors = options.serve.reactors.max(1);
         options.serve.spin_us.get_or_insert(SPIN_US);
-        let config = Config { output_high: OUTPUT_HIGH, ..options.serve.config() };
+        let config =
+            Config { input_max: INPUT_MAX, output_high: OUTPUT_HIGH, ..options.serve.config() };
         let mut server = Server::new(config)?;
         let listener = server.listen(&options.serve.addr)?;
         reev::stop_on_signals(&server.handle())?;
@@ -568,6 +600,7 @@ fn main() -> ExitCode {
                 arguments: Vec::new(),
                 output: output.clone(),
                 channels: HashSet::new(),
+                quits: false,
             })
         })?;
         let port = addr.port().unwrap_or(6379);

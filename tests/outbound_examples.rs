@@ -514,6 +514,69 @@ fn redis_answers_byte_for_byte() {
     talk(&mut subscriber, "*1\r\n!\r\n", "-ERR Protocol error: expected '$'\r\n");
 }
 
+/// Planted: the end of a range overflows (and the answers before it go to the next client); no
+/// answer for UNSUBSCRIBE of nothing; commands behind QUIT are run; a PING with a message is
+/// answered as if nothing were subscribed to; numbers are taken in any spelling.
+#[test]
+fn redis_answers_the_edges_as_redis_does() {
+    let redis = Example::start("redis", &[]);
+    let mut client = redis.connect();
+    talk(&mut client, "LPUSH l a b\r\n", ":2\r\n");
+    let (whole, huge) = ("*2\r\n$1\r\nb\r\n$1\r\na\r\n", i64::MAX);
+    talk(&mut client, &format!("ECHO x\r\nLRANGE l 0 {huge}\r\n"), &format!("$1\r\nx\r\n{whole}"));
+    talk(&mut client, &format!("LRANGE l {} {huge}\r\n", i64::MIN), whole);
+    talk(&mut client, &format!("LRANGE l {huge} {}\r\n", i64::MIN), "*0\r\n");
+    talk(&mut client, "UNSUBSCRIBE\r\n", "*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n");
+    for number in ["+5", "007", "-0", "-", ""] {
+        let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nn\r\n${}\r\n{number}\r\n", number.len());
+        talk(&mut client, &set, "+OK\r\n");
+        talk(&mut client, "INCR n\r\n", "-ERR value is not an integer or out of range\r\n");
+    }
+    talk(&mut client, "SET n -1\r\nINCR n\r\nINCR n\r\n", "+OK\r\n:0\r\n:1\r\n");
+    talk(&mut client, "SET n 1 NX XX\r\n", "-ERR syntax error\r\n");
+    for (command, name) in [("EXISTS", "exists"), ("DBSIZE x", "dbsize"), ("CONFIG", "config")] {
+        let says = format!("-ERR wrong number of arguments for '{name}' command\r\n");
+        talk(&mut client, &format!("{command}\r\n"), &says);
+    }
+    talk(&mut client, "CONFIG SET a b\r\n", "-ERR unknown subcommand 'SET'\r\n");
+    talk(&mut client, "SET q 1\r\nQUIT\r\nSET q 2\r\n", "+OK\r\n+OK\r\n");
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let mut client = redis.connect();
+    talk(&mut client, "GET q\r\n", "$1\r\n1\r\n");
+    talk(&mut client, "SUBSCRIBE c\r\n", "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    talk(&mut client, "PING hi\r\n", "*2\r\n$4\r\npong\r\n$2\r\nhi\r\n");
+    talk(&mut client, "PING\r\n", "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+}
+
+/// Planted: a command that the parser allows is above the bound on input, and reset.
+#[test]
+fn redis_refuses_a_command_that_is_too_long() {
+    let redis = Example::start("redis", &[]);
+    let push = |lengths: &[usize]| {
+        let mut command = format!("*{}\r\n$5\r\nLPUSH\r\n$1\r\nl\r\n", lengths.len() + 2);
+        for &length in lengths {
+            command += &format!("${length}\r\n{}\r\n", "x".repeat(length));
+        }
+        command
+    };
+    let (half, less) = (512 << 10, (512 << 10) - 100);
+    let mut client = redis.connect();
+    talk(&mut client, &push(&[half, less]), ":2\r\n");
+    talk(&mut client, &push(&[half, half, less]), "-ERR Protocol error: too big command\r\n");
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+/// Planted: 0 reactors are taken for the default.
+#[test]
+fn redis_has_one_reactor_by_default() {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join("examples/redis");
+    let output = Command::new(path).arg("--help").output().unwrap();
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    let reactors = help.split("--reactors").nth(1).and_then(|rest| rest.split("default: ").nth(1));
+    assert!(reactors.is_some_and(|default| default.starts_with("1]")), "{help}");
+}
+
 #[test]
 fn redis_serves_the_clients_of_the_distribution() {
     let redis = Example::start("redis", &[]);
