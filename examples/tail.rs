@@ -3,20 +3,24 @@
 //!
 //! Each reactor watches the file by an inotify descriptor of its own, which is a source of events
 //! like any other, and reads what is new once for all its clients. A file that shrinks is read
-//! from its beginning; one that is replaced (by rotation) is opened again. Where there is no inotify
-//! (macOS, the BSDs), a timer looks at the file ten times a second.
+//! from its beginning; one that is replaced (by rotation) is opened again, if it is a regular file.
+//! Where there is no inotify (macOS, the BSDs), a timer looks at the file ten times a second.
+//!
+//! What clients have not read waits for them in memory: one that is so slow during a burst that
+//! more than `Config::output_max` (16 MiB) waits is closed.
 
 mod common;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytes::Bytes;
 use reev::{Addr, Close, ConnId, Ctx, EvHandler, Reactor};
+use watch::Watch;
 
 /// Bytes read from the file in one turn; the rest comes in the next.
 const PIECE: usize = 64 << 10;
@@ -43,14 +47,29 @@ impl EvHandler for Client {
 struct Tail {
     path: PathBuf,
     file: Option<File>,
+    watch: Watch,
     buffer: Vec<u8>,
 }
 
 impl Tail {
     fn new(path: &Path) -> io::Result<Tail> {
-        let mut file = File::open(path)?;
+        let (path, watch) = (path.to_owned(), Watch::new(path)?);
+        let mut tail = Tail { path, file: None, watch, buffer: vec![0; PIECE] };
+        let mut file = tail.open()?;
         file.seek(SeekFrom::End(0))?;
-        Ok(Tail { path: path.to_owned(), file: Some(file), buffer: vec![0; PIECE] })
+        tail.file = Some(file);
+        Ok(tail)
+    }
+
+    /// Opens what the path leads to now, and has it watched.
+    fn open(&mut self) -> io::Result<File> {
+        // Without O_NONBLOCK a FIFO would be waited for.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        self.watch.renew(&self.path)?;
+        Ok(file)
     }
 
     /// Whether the path leads to another file now than the one that is open.
@@ -62,28 +81,45 @@ impl Tail {
         open.is_none_or(|open| (open.dev(), open.ino()) != (found.dev(), found.ino()))
     }
 
-    /// Reads what is new; 0 at the end.
-    fn read(&mut self) -> io::Result<usize> {
-        let Some(file) = &mut self.file else {
-            return Ok(0);
+    /// Reads what is new; 0 at the end, or without a file.
+    fn read(&mut self) -> usize {
+        let read = |file: &mut File, buffer: &mut [u8]| {
+            if file.metadata()?.len() < file.stream_position()? {
+                file.rewind()?;
+            }
+            file.read(buffer)
         };
-        if file.metadata()?.len() < file.stream_position()? {
-            file.rewind()?;
+        match self.file.as_mut().map(|file| read(file, &mut self.buffer)) {
+            Some(Ok(n)) => n,
+            Some(Err(error)) => {
+                self.give_up(&error);
+                0
+            }
+            None => 0,
         }
-        file.read(&mut self.buffer)
     }
 
-    fn pass_on(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
-        let mut n = self.read()?;
+    /// Goes on without a file until there is one again, and says so once.
+    fn give_up(&mut self, error: &io::Error) {
+        if self.file.take().is_some() {
+            log::warn!("{}: {error}", self.path.display());
+        }
+    }
+
+    fn pass_on(&mut self, cx: &mut Ctx<'_>) {
+        let mut n = self.read();
         if n == 0 && self.is_replaced() {
-            n = self.read()?; // what came to its end before it was replaced
+            n = self.read(); // what came to its end before it was replaced
             if n == 0 {
-                self.file = File::open(&self.path).ok();
-                n = self.read()?;
+                match self.open() {
+                    Ok(file) => self.file = Some(file),
+                    Err(error) => self.give_up(&error),
+                }
+                n = self.read();
             }
         }
         if n == 0 {
-            return Ok(());
+            return;
         }
         let piece = Bytes::copy_from_slice(&self.buffer[..n]);
         let clients: Vec<ConnId> = cx.local::<Clients>().0.iter().copied().collect();
@@ -93,7 +129,6 @@ impl Tail {
             }
         }
         cx.set_timer(std::time::Duration::ZERO); // there may be more
-        Ok(())
     }
 }
 
@@ -101,40 +136,62 @@ impl Tail {
 mod watch {
     use super::{Ctx, EvHandler, Path, Reactor, Tail, io};
     use nix::errno::Errno;
-    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
     use reev::Readiness;
     use std::os::fd::AsFd;
 
-    struct Watched {
-        tail: Tail,
+    /// Watches the file, by whatever name it is written to, and the folder of its path, where a
+    /// file that replaces it appears.
+    pub struct Watch {
         inotify: Inotify,
+        folder: WatchDescriptor,
+        file: Option<WatchDescriptor>,
     }
 
-    /// Watches the folder, so that a file that is replaced is noticed too.
-    pub fn follow(reactor: &mut Reactor, path: &Path) -> io::Result<()> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let flags = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ATTRIB;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-        inotify.add_watch(folder.unwrap_or(Path::new(".")), flags)?;
-        let source = inotify.as_fd().try_clone_to_owned()?;
-        let watched = Watched { tail: Tail::new(path)?, inotify };
-        reactor.add_source(source, Readiness::READ, watched)?;
+    impl Watch {
+        pub fn new(path: &Path) -> io::Result<Watch> {
+            let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+            let flags =
+                AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ATTRIB;
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+            let folder = inotify.add_watch(folder.unwrap_or(Path::new(".")), flags)?;
+            Ok(Watch { inotify, folder, file: None })
+        }
+
+        /// Watches what the path leads to now, and no other file.
+        pub fn renew(&mut self, path: &Path) -> io::Result<()> {
+            if let Some(old) = self.file.take() {
+                let _ = self.inotify.rm_watch(old); // it has ended by itself with its file
+            }
+            self.file = Some(self.inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?);
+            Ok(())
+        }
+    }
+
+    pub fn follow(reactor: &mut Reactor, tail: Tail) -> io::Result<()> {
+        let source = tail.watch.inotify.as_fd().try_clone_to_owned()?;
+        reactor.add_source(source, Readiness::READ, tail)?;
         Ok(())
     }
 
-    impl EvHandler for Watched {
+    impl EvHandler for Tail {
         fn on_ready(&mut self, cx: &mut Ctx<'_>, _: Readiness) -> io::Result<()> {
-            match self.inotify.read_events() {
-                Ok(_) | Err(Errno::EAGAIN) => self.tail.pass_on(cx),
-                Err(error) => Err(error.into()),
+            let events = match self.watch.inotify.read_events() {
+                Ok(events) => events,
+                Err(Errno::EAGAIN) => Vec::new(),
+                Err(error) => return Err(error.into()),
+            };
+            let gone = (self.watch.folder, AddWatchFlags::IN_IGNORED);
+            if events.iter().any(|event| (event.wd, event.mask) == gone) {
+                log::error!("{}: no new file is followed, its folder is gone", self.path.display());
             }
+            self.pass_on(cx);
+            Ok(())
         }
 
         fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: reev::TimerId) -> io::Result<()> {
-            self.tail.pass_on(cx)
+            self.pass_on(cx);
+            Ok(())
         }
     }
 }
@@ -146,21 +203,33 @@ mod watch {
 
     const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-    struct Watched(Tail);
+    /// Nothing but the timer.
+    pub struct Watch;
 
-    pub fn follow(reactor: &mut Reactor, path: &Path) -> io::Result<()> {
-        reactor.add(Watched(Tail::new(path)?));
+    impl Watch {
+        pub fn new(_: &Path) -> io::Result<Watch> {
+            Ok(Watch)
+        }
+
+        pub fn renew(&mut self, _: &Path) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    pub fn follow(reactor: &mut Reactor, tail: Tail) -> io::Result<()> {
+        reactor.add(tail);
         Ok(())
     }
 
-    impl EvHandler for Watched {
+    impl EvHandler for Tail {
         fn on_open(&mut self, cx: &mut Ctx<'_>) -> io::Result<()> {
             cx.set_periodic(LOOK_EVERY);
             Ok(())
         }
 
         fn on_timeout(&mut self, cx: &mut Ctx<'_>, _: reev::TimerId) -> io::Result<()> {
-            self.0.pass_on(cx)
+            self.pass_on(cx);
+            Ok(())
         }
     }
 }
@@ -186,7 +255,8 @@ fn main() -> ExitCode {
             let failed = |error: io::Error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             };
-            watch::follow(reactor, &path).map_err(failed)?;
+            let tail = Tail::new(&path).map_err(failed)?;
+            watch::follow(reactor, tail)?;
             reactor.accept(listener, |_: &Addr| Client)
         })?;
         common::banner("tail", &addr, common::how_to_try(&addr));

@@ -1,66 +1,17 @@
 //! The examples of connecting out, datagrams and sources, as their users meet them.
 
+#[path = "support/example.rs"]
+mod example;
 #[path = "support/refusing.rs"]
 mod refusing;
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::time::Duration;
 
+use example::{Example, PATIENCE};
 use refusing::Refusing;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// An example on a free port.
-fn command(name: &str, flags: &[&str]) -> Command {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is not there: cargo build --examples", path.display());
-    let mut command = Command::new(path);
-    command.args(["--addr", "127.0.0.1:0", "--reactors", "1", "--no-pin"]).args(flags);
-    command
-}
-
-/// A running example, which ends with the test.
-struct Example {
-    child: Child,
-    addr: SocketAddr,
-}
-
-impl Example {
-    fn start(name: &str, flags: &[&str]) -> Example {
-        Example::start_with(name, flags, Stdio::inherit())
-    }
-
-    fn start_with(name: &str, flags: &[&str], errors: Stdio) -> Example {
-        let mut child = command(name, flags).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut banner = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut banner).unwrap();
-        let addr = banner.split("listening on ").nth(1).and_then(|rest| rest.split(';').next());
-        Example { child, addr: addr.expect("a banner with an address").parse().unwrap() }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.addr).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
-    fn udp(&self) -> UdpSocket {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.connect(self.addr).unwrap();
-        socket
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Writes `request`, and reads as many bytes as `expected` has.
 #[track_caller]
@@ -319,7 +270,7 @@ fn dns_stub_answers_errors_to_what_it_cannot_answer() {
 
 #[test]
 fn dns_stub_names_the_file_that_is_not_there() {
-    let output = command("dns_stub", &["--hosts", "/none/hosts"]).output().unwrap();
+    let output = example::command("dns_stub").args(["--hosts", "/none/hosts"]).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("/none/hosts"), "{output:?}");
 }
@@ -458,7 +409,8 @@ fn tcp_proxy_counts_the_clients_that_are_open() {
 
 #[test]
 fn tcp_proxy_refuses_a_backend_of_datagrams() {
-    let output = command("tcp_proxy", &["--backend", "udp://127.0.0.1:9"]).output().unwrap();
+    let output =
+        example::command("tcp_proxy").args(["--backend", "udp://127.0.0.1:9"]).output().unwrap();
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("udp://127.0.0.1:9") && error.lines().count() == 1, "{error}");
@@ -569,9 +521,7 @@ fn redis_refuses_a_command_that_is_too_long() {
 /// Planted: 0 reactors are taken for the default.
 #[test]
 fn redis_has_one_reactor_by_default() {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join("examples/redis");
-    let output = Command::new(path).arg("--help").output().unwrap();
+    let output = example::command("redis").arg("--help").output().unwrap();
     let help = String::from_utf8_lossy(&output.stdout).into_owned();
     let reactors = help.split("--reactors").nth(1).and_then(|rest| rest.split("default: ").nth(1));
     assert!(reactors.is_some_and(|default| default.starts_with("1]")), "{help}");
@@ -689,41 +639,4 @@ fn pool_answers_clients_that_have_ended() {
         client.read_to_string(&mut answers).unwrap();
         assert_eq!(answers, "+value\r\n".repeat(keys.len()));
     }
-}
-
-#[test]
-fn tail_sends_what_is_appended_and_follows_a_new_file() {
-    // A folder where nothing else happens: no event comes but by what is done here.
-    let folder = std::env::temp_dir().join(format!("reev-tail-{}", std::process::id()));
-    let next = folder.join("next");
-    let path = folder.join("watched").join("log");
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(&path, "old\n").unwrap();
-    let tail = Example::start("tail", &["--file", path.to_str().unwrap()]);
-    let mut client = tail.connect();
-    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-    // What is appended before the client is accepted is not for it.
-    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    let mut got = [0; 4];
-    let mut tries = 0;
-    while client.read_exact(&mut got).is_err() {
-        tries += 1;
-        assert!(tries < 600, "nothing comes");
-        file.write_all(b"new\n").unwrap();
-    }
-    assert_eq!(&got, b"new\n");
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut lines = BufReader::new(client).lines();
-    // The move is all that is told of a new file: its lines are read at once, after those of the
-    // old one. Fault planted: the new file is opened and not read before the next event.
-    for round in 0..5 {
-        writeln!(file, "last {round}").unwrap();
-        std::fs::write(&next, format!("rotated {round}\n")).unwrap();
-        std::fs::rename(&next, &path).unwrap();
-        file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-        let mut came = lines.by_ref().map(Result::unwrap).skip_while(|line| line == "new");
-        assert_eq!(came.next().unwrap(), format!("last {round}"));
-        assert_eq!(came.next().unwrap(), format!("rotated {round}"));
-    }
-    std::fs::remove_dir_all(folder).unwrap();
 }
