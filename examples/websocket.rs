@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -82,6 +83,8 @@ fn encode(news: &News<'_>) -> String {
 /// The rooms as all reactors see them.
 struct Hall {
     rooms: Mutex<BTreeMap<String, Room>>,
+    /// The number of the last line in any room; changes under the lock.
+    said: AtomicU64,
     handle: Handle,
 }
 
@@ -91,27 +94,29 @@ struct Room {
     members: Vec<String>,
 }
 
-/// A reactor's own connections, by room.
-type Local = Rc<RefCell<HashMap<String, Vec<Peer>>>>;
+/// A reactor's own connections, by room, each with the number of the last line that its page was
+/// given when it joined: such lines may still be under way to this reactor.
+type Local = Rc<RefCell<HashMap<String, Vec<(Peer, u64)>>>>;
 
 impl Hall {
     fn new(handle: Handle) -> Hall {
         let rooms = ROOMS.map(|room| (room.to_owned(), Room::default()));
-        Hall { rooms: Mutex::new(rooms.into()), handle }
+        Hall { rooms: Mutex::new(rooms.into()), said: AtomicU64::new(0), handle }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Room>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends to everybody in `room`. Called under the lock, so that all see the same order.
-    fn tell(&self, room: &str, news: &News<'_>) {
+    /// Sends to everybody in `room` who does not have the line `number` yet. Called under the lock,
+    /// so that all see the same order.
+    fn tell(&self, room: &str, number: u64, news: &News<'_>) {
         let message = Prepared::text(&encode(news));
         let room = room.to_owned();
         let told = self.handle.broadcast(move |reactor: &mut Reactor| {
             let local = reactor.local::<Local>().clone();
-            for peer in local.borrow().get(&room).into_iter().flatten() {
-                if let Some(mut cx) = reactor.conn(peer.id()) {
+            for (peer, last) in local.borrow().get(&room).into_iter().flatten() {
+                if let Some(mut cx) = reactor.conn(peer.id()).filter(|_| *last < number) {
                     let _ = peer.send(&mut cx, &message); // a slow one misses it
                 }
             }
@@ -124,12 +129,11 @@ impl Hall {
     fn tell_members(&self, rooms: &BTreeMap<String, Room>, room: &str) {
         if let Some(found) = rooms.get(room) {
             let members = found.members.iter().map(String::as_str).collect();
-            self.tell(room, &News::Members { members });
+            self.tell(room, u64::MAX, &News::Members { members });
         }
     }
 
-    fn leave(&self, room: &str, name: &str) {
-        let mut rooms = self.lock();
+    fn leave(&self, rooms: &mut BTreeMap<String, Room>, room: &str, name: &str) {
         let Some(found) = rooms.get_mut(room) else {
             return;
         };
@@ -139,7 +143,7 @@ impl Hall {
         if found.members.is_empty() && !ROOMS.contains(&room) {
             rooms.remove(room);
         }
-        self.tell_members(&rooms, room);
+        self.tell_members(rooms, room);
     }
 }
 
@@ -159,29 +163,36 @@ impl Visitor {
         if wanted.is_empty() || wanted.chars().count() > NAME_MAX {
             return Err("a name has 1 to 24 characters");
         }
-        self.leave(&mut ws.ctx());
         let hall = self.hall.clone();
         let mut rooms = hall.lock();
-        if !rooms.contains_key(room) && rooms.len() >= ROOMS_MAX {
-            return Err("there are too many rooms");
+        let stays = self.joined.as_ref().is_some_and(|(old, _)| old == room);
+        match rooms.get(room) {
+            None if rooms.len() >= ROOMS_MAX => return Err("there are too many rooms"),
+            Some(found) if found.members.len() >= MEMBERS_MAX && !stays => {
+                return Err("the room is full");
+            }
+            _ => {}
         }
+        self.leave(&mut ws.ctx(), &mut rooms);
         let found = rooms.entry(room.to_owned()).or_default();
-        if found.members.len() >= MEMBERS_MAX {
-            return Err("the room is full");
-        }
         let is_free = |name: &String| !found.members.contains(name);
-        let others = (2..=MEMBERS_MAX + 1).map(|number| format!("{wanted} {number}"));
+        let others = (2..=MEMBERS_MAX + 1).map(|number| {
+            let number = format!(" {number}");
+            let part: String = wanted.chars().take(NAME_MAX - number.len()).collect();
+            part + &number
+        });
         let Some(name) = std::iter::once(wanted.to_owned()).chain(others).find(is_free) else {
             return Err("the name is taken");
         };
         found.members.push(name.clone());
+        let last = hall.said.load(Ordering::Relaxed);
         let counts = rooms.iter().map(|(room, found)| (room.as_str(), found.members.len()));
         let counts: Vec<(&str, usize)> = counts.collect();
         let lines = &rooms[room].lines;
         let _ = ws.text(&encode(&News::Room { room, name: &name, lines, rooms: counts }));
         let peer = ws.peer();
         let local = ws.ctx().local::<Local>().clone();
-        local.borrow_mut().entry(room.to_owned()).or_default().push(peer);
+        local.borrow_mut().entry(room.to_owned()).or_default().push((peer, last));
         hall.tell_members(&rooms, room);
         self.joined = Some((room.to_owned(), name));
         Ok(())
@@ -203,12 +214,13 @@ impl Visitor {
                 found.lines.pop_front();
             }
             found.lines.push_back(line.clone());
-            self.hall.tell(room, &News::Line(&line));
+            let number = self.hall.said.fetch_add(1, Ordering::Relaxed) + 1;
+            self.hall.tell(room, number, &News::Line(&line));
         }
         Ok(())
     }
 
-    fn leave(&mut self, cx: &mut Ctx<'_>) {
+    fn leave(&mut self, cx: &mut Ctx<'_>, rooms: &mut BTreeMap<String, Room>) {
         let Some((room, name)) = self.joined.take() else {
             return;
         };
@@ -216,12 +228,12 @@ impl Visitor {
         let local = cx.local::<Local>().clone();
         let mut local = local.borrow_mut();
         if let Some(peers) = local.get_mut(&room) {
-            peers.retain(|peer| peer.id() != id);
+            peers.retain(|(peer, _)| peer.id() != id);
             if peers.is_empty() {
                 local.remove(&room);
             }
         }
-        self.hall.leave(&room, &name);
+        self.hall.leave(rooms, &room, &name);
     }
 }
 
@@ -238,7 +250,8 @@ impl Handler for Visitor {
     }
 
     fn on_close(&mut self, cx: &mut Ctx<'_>, _closed: &Closed<'_>) {
-        self.leave(cx);
+        let hall = self.hall.clone();
+        self.leave(cx, &mut hall.lock());
     }
 }
 

@@ -2,12 +2,20 @@
 const $ = (id) => document.getElementById(id);
 const form = $("say");
 const LINES_MAX = 500;
-let room = decodeURIComponent(location.hash.slice(1)) || "lobby";
+let room = roomOf(location.hash) || "lobby";
 let rooms = [];
 let socket;
 let wait = 500;
 
 form.name.value = sessionStorage.getItem("name") || "guest" + Math.floor(Math.random() * 1000);
+
+function roomOf(hash) {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return ""; // a % that stands for nothing
+  }
+}
 
 function item(text) {
   const element = document.createElement("li");
