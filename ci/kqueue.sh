@@ -6,10 +6,11 @@
 # tidy).
 source "$(dirname "$0")/common.sh"
 
-tests=(connector datagram examples guide hard_cases http1_clients http1_differential http1_files http1_server
-    http1_times inherited loadgen outbound outbound_examples pair proactor proactor_cleanup proactor_crowd
-    proactor_deadlines proactor_delegate proactor_ends proactor_share proactor_swap regressions server soak under_fire
-    websocket_handshake websocket_hostile websocket_loopback websocket_memory websocket_server)
+tests=(chat_example connector datagram dns_example examples guide hard_cases http1_clients http1_differential
+    http1_files http1_server http1_times inherited loadgen outbound outbound_examples pair proactor proactor_cleanup
+    proactor_crowd proactor_deadlines proactor_delegate proactor_ends proactor_share proactor_swap regressions server
+    soak tail_example under_fire websocket_handshake websocket_hostile websocket_loopback websocket_memory
+    websocket_server)
 left_out=(bench_open_loop documentation http1_cuts http1_head http1_response pool readme simulation tidy
     websocket_deflate websocket_frames websocket_fuzz websocket_model websocket_pair websocket_utf8)
 

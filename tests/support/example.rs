@@ -61,3 +61,17 @@ impl Drop for Example {
         let _ = self.child.wait();
     }
 }
+
+/// Sends `request`, and gives what comes then.
+pub fn udp_ask(socket: &UdpSocket, request: &[u8]) -> Vec<u8> {
+    socket.send(request).unwrap();
+    udp_receive(socket)
+}
+
+/// One datagram.
+pub fn udp_receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut answer = vec![0; 65_536];
+    let n = socket.recv(&mut answer).unwrap();
+    answer.truncate(n);
+    answer
+}
