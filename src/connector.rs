@@ -185,7 +185,9 @@ pub struct ConnectOptions {
     /// block the reactor. Default none.
     pub linger: Option<Duration>,
     /// Send the first bytes with the SYN where the server's cookie is known (RFC 7413,
-    /// TCP_FASTOPEN_CONNECT; Linux). Default false.
+    /// TCP_FASTOPEN_CONNECT; Linux): what `on_open` writes, or what was written before. `on_open`
+    /// then comes before the server has answered, so that a server that is not there ends the
+    /// connection with [`Close::Io`] instead of `on_connect_fail`. Default false.
     pub fast_open: bool,
 }
 
@@ -333,10 +335,11 @@ impl Dispatcher {
                 None => {
                     connecting.resolving = true;
                     let (endpoint, handle) = (endpoint.clone(), self.core.handle.clone());
+                    let tries = connecting.tries;
                     let reactor = self.core.shared.index;
                     resolver::resolve(endpoint, move |found| {
                         // A reactor that has ended needs no answer.
-                        let _ = handle.send_urgent_to(reactor, Mail::Resolved(id, found));
+                        let _ = handle.send_urgent_to(reactor, Mail::Resolved(id, tries, found));
                     });
                     VecDeque::new()
                 }
@@ -347,10 +350,10 @@ impl Dispatcher {
         self.next_attempt(id);
     }
 
-    /// The resolver's answer.
-    pub(crate) fn resolved(&mut self, id: ConnId, found: io::Result<Vec<SocketAddr>>) {
-        let Some(connecting) = self.connector.connecting.get_mut(&id).filter(|c| c.resolving)
-        else {
+    /// The resolver's answer to a try, which may be over by now.
+    pub(crate) fn resolved(&mut self, id: ConnId, tries: u32, found: io::Result<Vec<SocketAddr>>) {
+        let connecting = self.connector.connecting.get_mut(&id);
+        let Some(connecting) = connecting.filter(|c| c.resolving && c.tries == tries) else {
             return;
         };
         connecting.resolving = false;
@@ -410,8 +413,13 @@ impl Dispatcher {
         if let Some(error) = self.backend.take_error(attempt.index()) {
             return self.attempt_failed(attempt, error);
         }
+        let owner = self.connector.owners.get(&attempt);
+        let connecting = owner.and_then(|id| self.connector.connecting.get(id));
+        let fast_open = connecting.is_some_and(|connecting| connecting.options.fast_open);
         match self.backend.connect_progress(attempt.index()) {
             Progress::Done if event.writable => {}
+            // It waits for the first bytes, to send them with the SYN.
+            Progress::UnderWay if fast_open && event.writable && !event.hup && !event.error => {}
             Progress::UnderWay if event.hup || event.error => {
                 return self.attempt_failed(attempt, io::ErrorKind::NotConnected.into());
             }
@@ -445,6 +453,9 @@ impl Dispatcher {
             Err(error) => self.core.doom(id, Close::Io(error)),
         }
         self.open(id);
+        if fast_open && self.core.conns.get(id.0).is_some_and(|conn| conn.kind == Kind::Stream) {
+            let _ = self.backend.send(id.index(), &[]); // sends the SYN where nothing was written
+        }
     }
 
     fn attempt_failed(&mut self, attempt: ConnId, error: io::Error) {

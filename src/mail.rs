@@ -27,7 +27,7 @@ pub(crate) enum Mail {
     /// A connection of a listener, accepted by another reactor for this one.
     Accepted(u16, Socket, Addr),
     /// The addresses of a name, for a connection under way.
-    Resolved(ConnId, io::Result<Vec<SocketAddr>>),
+    Resolved(ConnId, u32, io::Result<Vec<SocketAddr>>),
     /// Shut down gracefully within this time, and say how many connections were cut.
     Shutdown(Option<Duration>, Sender<usize>),
     Stop,

@@ -266,7 +266,7 @@ impl Reactor {
             }
             Mail::Accepted(listener, socket, peer) => self.accepted(listener, socket, peer),
             Mail::Shutdown(within, report) => self.begin_shutdown(within, report),
-            Mail::Resolved(id, found) => self.dispatcher.resolved(id, found),
+            Mail::Resolved(id, tries, found) => self.dispatcher.resolved(id, tries, found),
             Mail::Stop => self.running = false,
         }
     }

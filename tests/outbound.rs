@@ -232,6 +232,52 @@ fn fast_open_on_both_sides_carries_the_same_bytes() {
     }
 }
 
+/// Speaks first, as a server of mail does.
+#[test]
+fn fast_open_to_a_server_that_speaks_first() {
+    let options = ListenOptions { fast_open: Some(16), ..ListenOptions::default() };
+    let serving = Serving::start(config(), "127.0.0.1:0", &options, |_| {
+        common::each(|cx, what| {
+            if let common::What::Open = what {
+                cx.write(b"220");
+            }
+            common::usual(cx, what)
+        })
+    });
+    let options = ConnectOptions { fast_open: true, ..ConnectOptions::default() };
+    for _ in 0..3 {
+        let (tell, told) = telling();
+        let (addr, options) = (serving.socket_addr(), options.clone());
+        serving.ask(move |reactor| _ = reactor.connect(addr, &options, Once(Telling(tell))));
+        assert_eq!(all(&told), ["read 220", "close local"]);
+    }
+}
+
+/// Both once more where servers give cookies, so that a connection can begin with data.
+/// Planted: a socket that waits for the first bytes is taken for one under way, and times out; the
+/// SYN is never sent where nothing is written.
+#[test]
+#[cfg(target_os = "linux")]
+fn fast_open_with_a_cookie() {
+    const ALONE: &str = "REEV_TEST_COOKIE";
+    if std::env::var_os(ALONE).is_some() {
+        return;
+    }
+    let within = "ip link set lo up && echo 3 >/proc/sys/net/ipv4/tcp_fastopen || exit 77; \
+        exec \"$0\" fast_open";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-rn", "sh", "-c", within]).arg(std::env::current_exe().unwrap());
+    let output = command.env(ALONE, "1").output();
+    let Ok(output) = output.map_err(|error| eprintln!("SKIPPED: no unshare(1): {error}")) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !said.contains("running 3 tests") {
+        return eprintln!("SKIPPED: no network of its own: {output:?}");
+    }
+    assert!(output.status.success(), "{said}");
+}
+
 /// Closes after the first bytes.
 struct Once(Telling);
 

@@ -76,6 +76,16 @@ pub(super) const SEND_FLAGS: libc::c_int = 0;
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of a live slice.
     retry(|| unsafe { libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS) })
+        .map_err(not_yet)
+}
+
+/// A first send with TCP_FASTOPEN_CONNECT whose SYN left without the data says EINPROGRESS.
+#[cold]
+fn not_yet(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(libc::EINPROGRESS) {
+        return io::ErrorKind::WouldBlock.into();
+    }
+    error
 }
 
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, data: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -102,7 +112,7 @@ fn send_message(fd: BorrowedFd<'_>, data: &[IoSlice<'_>], flags: i32) -> io::Res
     message.msg_iov = data.as_ptr().cast_mut().cast();
     message.msg_iovlen = data.len() as _;
     // SAFETY: the message points at slices that live through the call.
-    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, flags) })
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, flags) }).map_err(not_yet)
 }
 
 /// Sends up to `len` bytes of a file from `start` on. Unlike `send` this call cannot be told not
