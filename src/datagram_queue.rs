@@ -215,14 +215,10 @@ impl Dispatcher {
     fn send_failed(&mut self, id: ConnId, error: io::Error, first: usize) {
         if let Some(conn) = self.core.conns.get_mut(id.0)
             && let Some(datagrams) = conn.datagrams()
+            && error.kind() == io::ErrorKind::WouldBlock
+            && !datagrams.blind
         {
-            if error.kind() == io::ErrorKind::WouldBlock && !datagrams.blind {
-                return conn.flags.insert(Flags::BLOCKED);
-            }
-            if first > 1 {
-                datagrams.gso = false; // not here, or not with this size: each on its own then
-                return;
-            }
+            return conn.flags.insert(Flags::BLOCKED);
         }
         if error.kind() != io::ErrorKind::WouldBlock && self.note_errors(id) {
             return; // an earlier one's: try again
@@ -234,6 +230,14 @@ impl Dispatcher {
         let Some(datagrams) = conn.datagrams() else {
             return;
         };
+        if first > 1 {
+            if is_earlier(&error) {
+                datagrams.note(error, peer); // of a connected socket: try again
+                return self.core.defer(id, Flags::ERRORS_DUE);
+            }
+            datagrams.gso = false; // not here, or not with this size: each on its own then
+            return;
+        }
         let to = datagrams.waiting.front().map_or(Addr::NONE, |(to, _)| to.clone());
         datagrams.advance(1);
         datagrams.dropped += 1;
@@ -277,6 +281,12 @@ impl Dispatcher {
             self.settle();
         }
     }
+}
+
+/// Whether it is of a datagram that was sent before (ICMP), not of the one that is refused.
+fn is_earlier(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
 impl Reactor {

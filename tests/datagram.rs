@@ -183,6 +183,36 @@ fn what_the_system_cuts_up_and_joins_are_datagrams() {
     }
 }
 
+/// Planted: an error of datagrams that were sent before (to a port that is closed) is taken for a
+/// refusal of what is sent now, and the system cuts up nothing any more.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_earlier_error_does_not_end_what_the_system_cuts_up() {
+    use nix::sys::socket::{setsockopt, sockopt::UdpGroSegment};
+    let (serving, _, id, told) = echo("udp://127.0.0.1:0", DatagramOptions::default());
+    let refusing = refusing_socket();
+    let closed = refusing.local_addr().unwrap();
+    let live = UdpSocket::bind("127.0.0.1:0").unwrap();
+    live.set_read_timeout(Some(PATIENCE)).unwrap();
+    setsockopt(&live, UdpGroSegment, &true).unwrap();
+    let to_live = live.local_addr().unwrap();
+    // The two tasks run one after the other, before the poller can tell of the error.
+    let (go, gate) = mpsc::channel::<()>();
+    serving.handle.run_on(0, move |_| _ = gate.recv()).unwrap();
+    for to in [closed, to_live] {
+        let to = Addr::from(to);
+        let send = move |reactor: &mut reev::Reactor| {
+            let mut cx = reactor.conn(id).unwrap();
+            (0..3).for_each(|_| assert!(cx.send_to(&to, &[1; 100])));
+        };
+        serving.handle.run_on(0, send).unwrap();
+    }
+    go.send(()).unwrap();
+    // What was sent as one comes as one to a socket that joins.
+    assert_eq!(live.recv(&mut [0; 1000]).unwrap(), 300);
+    assert_eq!(next(&told), format!("ConnectionRefused {closed}"));
+}
+
 #[test]
 fn ipv6_and_ipv4_on_one_socket() {
     for text in ["udp://[::1]:0", "udp6://[::1]:0", "udp4://127.0.0.1:0", "udp://localhost:0"] {
