@@ -176,7 +176,8 @@ fn redirect(req: &Request<'_>, res: &mut Response<'_>) {
 }
 
 fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO))
+    let code = error.raw_os_error();
+    matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO | libc::EAGAIN))
 }
 
 /// The relative path that a target's path names; None for one that is refused.
