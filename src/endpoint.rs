@@ -170,7 +170,9 @@ impl Endpoint {
     /// The address, if the host is one and not a name, so that nothing has to be resolved.
     pub(crate) fn numeric(&self) -> Option<SocketAddr> {
         let (host, port, version) = self.ip()?;
-        let addr = SocketAddr::new(host.parse().ok()?, port);
+        // A scope, as in fe80::1%2, belongs to an address with a port.
+        let scoped = || format!("[{host}]:{port}").parse().ok().map(SocketAddr::V6);
+        let addr = host.parse().ok().map(|ip| SocketAddr::new(ip, port)).or_else(scoped)?;
         match version {
             IpVersion::Any => Some(addr),
             IpVersion::V4 => Some(addr).filter(SocketAddr::is_ipv4),
@@ -332,5 +334,16 @@ mod tests {
         assert!(of("tcp4://:80").unwrap()[0].is_ipv4());
         assert_eq!(of("tcp6://127.0.0.1:80").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(of("unix://x").is_err());
+    }
+
+    #[test]
+    fn a_scope_is_part_of_a_number() {
+        let numeric = |text: &str| Endpoint::parse(text).unwrap().numeric();
+        let scoped = numeric("udp://[fe80::1%2]:53").unwrap();
+        assert!(
+            matches!(scoped, SocketAddr::V6(addr) if addr.scope_id() == 2 && addr.port() == 53)
+        );
+        assert!(numeric("tcp4://[fe80::1%2]:53").is_none());
+        assert!(numeric("tcp://localhost:53").is_none());
     }
 }
