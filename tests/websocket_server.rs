@@ -206,20 +206,27 @@ fn a_close_that_is_not_answered_has_its_time() {
     assert_eq!(end.log.borrow().closed, [(1001, String::new(), false)]);
 }
 
+/// Planted: the key is not looked at; an interim answer (RFC 9110 section 15.2) is taken for the
+/// last, or what came with it waits for more.
 #[test]
 fn a_client_checks_the_servers_key() {
-    let mut end = client(1, Faults::default(), Config::default(), Options::default());
-    end.sim.settle();
-    let request = String::from_utf8(end.wire.receive()).unwrap();
-    assert!(request.starts_with("GET /chat HTTP/1.1\r\nHost: host\r\n"), "{request}");
-    end.wire.send(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-    );
-    end.sim.settle();
-    let log = end.log.borrow();
-    assert_eq!((log.opened, log.closed.len()), (0, 0));
-    assert!(log.failed.as_ref().unwrap().contains("does not answer the key"), "{:?}", log.failed);
+    let hints = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n";
+    for before in ["", hints] {
+        let mut end = client(1, Faults::default(), Config::default(), Options::default());
+        end.sim.settle();
+        let request = String::from_utf8(end.wire.receive()).unwrap();
+        assert!(request.starts_with("GET /chat HTTP/1.1\r\nHost: host\r\n"), "{request}");
+        end.wire.send(before.as_bytes());
+        end.wire.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        );
+        end.sim.settle();
+        let log = end.log.borrow();
+        assert_eq!((log.opened, log.closed.len()), (0, 0));
+        let failed = log.failed.as_ref().unwrap();
+        assert!(failed.contains("does not answer the key"), "{failed}");
+    }
 }
 
 #[test]

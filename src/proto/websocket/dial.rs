@@ -46,6 +46,9 @@ impl<H: Handler> Dial<H> {
             return Err(no_response("it is not of HTTP/1.1"));
         }
         let status = response.code.unwrap_or(0);
+        if (100..=199).contains(&status) && status != 101 {
+            return Ok(used); // an interim answer, before the one that counts (RFC 9110 section 15.2)
+        }
         let headers = response.headers.iter().map(|field| (field.name.as_bytes(), field.value));
         let (deflate, place) = self.shared.request(|request| {
             let established = request.check(&self.key, status, headers)?;
@@ -84,14 +87,19 @@ impl<H: Handler> EvHandler for Dial<H> {
     }
 
     fn on_read(&mut self, cx: &mut Ctx<'_>, data: &mut [u8]) -> io::Result<usize> {
-        match self.establish(cx, data) {
-            Ok(used) => Ok(used),
-            Err(error) => {
-                self.fail(cx, error);
-                cx.close();
-                Ok(data.len())
+        let mut used = 0;
+        while self.handler.is_some() {
+            match self.establish(cx, &data[used..]) {
+                Ok(0) => break,
+                Ok(taken) => used += taken,
+                Err(error) => {
+                    self.fail(cx, error);
+                    cx.close();
+                    return Ok(data.len());
+                }
             }
         }
+        Ok(used)
     }
 
     /// The only timer is the handshake's.

@@ -94,23 +94,30 @@ impl KeepAlive {
         if let Some(since) = self.closing {
             return match policy.close_within {
                 None => Due::Never,
-                Some(limit) if now >= since + limit => Due::CloseTimeout,
-                Some(limit) => Due::At(since + limit),
+                Some(limit) => due(since, limit, now, Due::CloseTimeout),
             };
         }
         let Some(ping_after) = policy.ping_after else { return Due::Never };
         if let Some(pinged) = self.pinged
             && self.seen <= pinged
         {
-            let limit = pinged + policy.pong_within;
-            return if now >= limit { Due::PongMissed } else { Due::At(limit) };
+            return due(pinged, policy.pong_within, now, Due::PongMissed);
         }
-        if now < self.seen + ping_after {
-            return Due::At(self.seen + ping_after);
+        if self.seen.checked_add(ping_after).is_none_or(|at| now < at) {
+            return due(self.seen, ping_after, now, Due::Never);
         }
         self.pings += 1;
         self.pinged = Some(now);
         Due::Ping(self.pings.to_be_bytes())
+    }
+}
+
+/// `what` is due `after` a time; nothing, if no clock reaches it.
+fn due(since: Instant, after: Duration, now: Instant, what: Due) -> Due {
+    match since.checked_add(after) {
+        None => Due::Never,
+        Some(at) if now >= at => what,
+        Some(at) => Due::At(at),
     }
 }
 
@@ -127,6 +134,19 @@ mod tests {
     fn start() -> (KeepAlive, impl Fn(u64) -> Instant) {
         let base = Instant::now();
         (KeepAlive::new(base), move |seconds| base + Duration::from_secs(seconds))
+    }
+
+    /// Planted: a time is added to the clock's as it is, which overflows.
+    #[test]
+    fn times_that_no_clock_reaches_are_never_due() {
+        let ever = Duration::MAX;
+        let policy =
+            KeepAlivePolicy { ping_after: Some(ever), pong_within: ever, close_within: Some(ever) };
+        let (mut peer, at) = start();
+        assert_eq!(peer.poll(&policy, at(1000)), Due::Never);
+        let soon = KeepAlivePolicy { ping_after: Some(Duration::ZERO), ..policy };
+        assert!(matches!(peer.poll(&soon, at(1001)), Due::Ping(_)));
+        assert_eq!(peer.poll(&soon, at(1002)), Due::Never);
     }
 
     #[test]
