@@ -10,6 +10,7 @@ use crate::conn::Flags;
 use crate::connector::{ConnectOptions, Target};
 use crate::ctx::Ctx;
 use crate::dispatch::Dispatcher;
+use crate::group::Spread;
 use crate::handle::Handle;
 use crate::handler::{ConnId, EvHandler};
 use crate::reactor::Reactor;
@@ -32,7 +33,9 @@ impl Reactor {
     }
 
     /// Accepts the connections of `listener` here, with a handler that `factory` makes for each
-    /// from the peer's address.
+    /// from the peer's address. To be called on every reactor: each has a socket of its own on a
+    /// TCP address, and the system gives it its share of the clients, who would wait for ever (a
+    /// warning tells of it).
     ///
     /// # Errors
     /// `NotFound` if `listener` is of another server, `AlreadyExists` if this reactor accepts
@@ -45,6 +48,16 @@ impl Reactor {
     ) -> io::Result<()> {
         let name = std::any::type_name_of_val(&factory);
         self.add_acceptor(listener, Box::new(move |peer| Box::new(factory(peer))), name)
+    }
+
+    /// After setup: a listening socket without an acceptor has clients all the same.
+    pub(crate) fn warn_of_unaccepted(&self) {
+        for listening in &self.listeners {
+            if listening.socket.is_some() && listening.group.spread == Spread::Each {
+                let (addr, index) = (&listening.group.addr, self.index());
+                log::warn!("reactor {index} does not accept on {addr}: its clients wait for ever");
+            }
+        }
     }
 
     /// Adds a handler without a socket: a timer user, a cron job, the consumer of a queue. Its
