@@ -109,6 +109,12 @@ fn ranges_and_conditions() {
         ("If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n".to_owned(), "200"),
         (format!("If-Range: {etag}\r\nRange: bytes=0-1\r\n"), "206"),
         ("If-Range: \"other\"\r\nRange: bytes=0-1\r\n".to_owned(), "200"),
+        // A download that goes on, of a file that is another by now.
+        ("If-Match: \"other\"\r\nRange: bytes=1-\r\n".to_owned(), "412"),
+        (format!("If-Match: {etag}\r\nRange: bytes=1-\r\n"), "206"),
+        (format!("If-Match: \"other\"\r\nIf-None-Match: {etag}\r\n"), "412"),
+        (format!("If-Match: {etag}\r\nIf-None-Match: {etag}\r\n"), "304"),
+        (format!("If-Unmodified-Since: {date}\r\n"), "200"),
     ] {
         let (head, body) = ask(&server, "GET", path, &condition);
         assert_eq!(status(&head), expected, "{condition}");

@@ -3,7 +3,8 @@
 
 use reev::proto::http1::{
     DateCache, Fields, Head, HeadDecoder, HeaderError, HeaderSlots, LengthMismatch, Limits, Reject,
-    Reply, ResponseHead, Status, Validators, if_range, not_modified, put_continue, refuse,
+    Reply, ResponseHead, Status, Validators, if_range, not_modified, precondition_failed,
+    put_continue, refuse,
 };
 
 /// The answer to a request of this method and version, without its Date.
@@ -274,6 +275,30 @@ fn conditions() {
         headers,
         Validators::default()
     )));
+}
+
+/// RFC 9110 sections 13.1.1, 13.1.4 and 13.2.2. Planted: a weak comparison; the date looked at
+/// though there is an If-Match.
+#[test]
+fn preconditions() {
+    for (fields, expected) in [
+        ("", false),
+        ("If-Match: *\r\n", false),
+        ("If-Match: \"v,1\"\r\n", false),
+        ("If-Match: \"a\", \"v,1\"\r\n", false),
+        ("If-Match: \"a\"\r\nIf-Match: \"v,1\"\r\n", false),
+        ("If-Match: W/\"v,1\"\r\n", true),
+        ("If-Match: \"a\"\r\n", true),
+        ("If-Match: \"v,1\"\r\nIf-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n", false),
+        ("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n", false),
+        ("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n", true),
+        ("If-Unmodified-Since: yesterday\r\n", false),
+    ] {
+        let failed = judged(fields, |headers| precondition_failed(headers, CURRENT));
+        assert_eq!(failed, expected, "{fields}");
+    }
+    let weak = Validators { etag: Some("W/\"v,1\""), ..CURRENT };
+    assert!(judged("If-Match: \"v,1\"\r\n", |headers| precondition_failed(headers, weak)));
 }
 
 /// RFC 9110 section 13.1.5.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use super::conditional::{Validators, if_range, not_modified};
+use super::conditional::{Validators, if_range, not_modified, precondition_failed};
 use super::content_type::content_type;
 use super::field::Fields;
 use super::range::{ByteRange, ContentRange, byte_range};
@@ -96,8 +96,8 @@ impl Folder {
     }
 }
 
-/// Answers GET or HEAD with a file: 200, 206 to a Range, 304 to a condition, 416 to a range that
-/// it does not have (RFC 9110 sections 13 and 14). The content type is that of `name`.
+/// Answers GET or HEAD with a file: 200, 206 to a Range, 304 or 412 to a condition, 416 to a range
+/// that it does not have (RFC 9110 sections 13 and 14). The content type is that of `name`.
 ///
 /// Its validators are its length and its time of change, so a file that is replaced has others.
 ///
@@ -129,6 +129,9 @@ pub fn send_file(req: &Request<'_>, res: &mut Response<'_>, file: File, name: &s
     put(res, "ETag", &etag);
     if let Some(changed) = changed.filter(|_| since.is_some()) {
         put(res, "Last-Modified", httpdate::fmt_http_date(changed));
+    }
+    if precondition_failed(req.headers(), current) {
+        return res.send(Status::PRECONDITION_FAILED, PLAIN, b"it has changed\n");
     }
     if not_modified(req.headers(), current) {
         return res.status(Status::NOT_MODIFIED).body(b"");

@@ -83,7 +83,7 @@ mod target;
 
 pub use answer::Answer;
 pub use body::{BodyDecoder, BodyKind, Step};
-pub use conditional::{Validators, if_range, not_modified};
+pub use conditional::{Validators, if_range, not_modified, precondition_failed};
 pub use connection::Connection;
 pub use content_type::content_type;
 pub use date::DateCache;
