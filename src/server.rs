@@ -310,11 +310,11 @@ impl Server {
                 let mut reactor = Reactor::new(backend, config, shared, handle.clone(), listeners);
                 reactor.datagram_sockets = datagrams;
                 let _ = report.send(set_up(&mut reactor, &*setup));
-                reactor.warn_of_unaccepted();
                 drop((report, setup));
                 if started.recv().is_err() {
                     return Ok(()); // a setup has failed
                 }
+                reactor.warn_of_unaccepted();
                 ending.handle = Some(handle);
                 reactor.run()?;
                 ending.handle = None;
